@@ -1,0 +1,3 @@
+"""The version, in the one place that every other reads."""
+
+VERSION = "0.1.0"
