@@ -1,0 +1,38 @@
+"""What a request is about: the models and the resources it names. The rooms that look make it, the router reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .endpoints import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An id that a request refers to, or that a response shows: ``Resource("file", "file-abc", "path")``."""
+
+    kind: str
+    id: str
+    place: str  # "path", "query", "body", "form", "header", "response"
+
+
+@dataclass(slots=True)
+class Subject:
+    """Everything in a request that can decide who answers it, and how often it may be sent."""
+
+    endpoint: Endpoint
+    header_model: str | None = None  # X-LiteLLM-Target-Model
+    names: tuple[str, ...] = ()  # target_model_names, in order
+    model: str | None = None  # the client's model, wherever it stood: body, form, query or path
+    stream: bool = False
+    resources: tuple[Resource, ...] = ()
+    scope: str | None = None  # x-passthrough-scope
+    session: str | None = None  # x-passthrough-session
+    cache_key: str | None = None  # prompt_cache_key
+    store: bool | None = None  # None: not said
+    background: bool = False
+    idempotency_key: bool = False
+    retry_count: int = 0  # x-stainless-retry-count
+    patience: float | None = None  # seconds the client will wait for the response head
