@@ -1,21 +1,32 @@
-"""What an answer used, and what that costs. Pure arithmetic: JSON shapes in, :class:`Usage` and decimals out."""
+"""What an answer used, and what that costs. Pure arithmetic: JSON shapes in, :class:`Usage` and decimals out.
+
+Two families of shapes are read, as the API's description of August 2026 gives them: ``prompt_tokens`` and
+``completion_tokens`` (chat, completions, embeddings), ``input_tokens`` and ``output_tokens`` (responses, images,
+transcription, speech events), and seconds of audio (``{"type": "duration", "seconds": 9}``).
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from decimal import Decimal
+    from collections.abc import Iterator, Mapping
 
 UNMETERED = "unmetered"  # the record's word for an answer that should have said what it used, and did not
+LARGEST = 1 << 53  # what JSON's numbers carry exactly; a count beyond it is no count
+
+Number = int | Decimal
 
 
 @dataclass(slots=True)
 class Usage:
-    """What one answer used. Cached, cache-write, audio and image tokens are part of ``input_tokens``; reasoning,
-    audio and image tokens of ``output_tokens``.
+    """What one answer used.
+
+    Cached, cache-write, audio and image tokens are part of ``input_tokens``; reasoning, audio and image tokens are
+    part of ``output_tokens``.
     """
 
     input_tokens: int = 0
@@ -28,7 +39,7 @@ class Usage:
     output_audio_tokens: int = 0
     output_image_tokens: int = 0
     seconds: Decimal | None = None  # of audio heard, where that is what is paid for
-    characters: int = 0  # of text spoken; no answer says it: the caller may
+    characters: int = 0  # of text spoken: no answer says it, the caller may
     images: int = 0
     service_tier: str | None = None  # "flex" and "priority" have prices of their own
 
@@ -39,15 +50,160 @@ class Usage:
 
 
 def read_usage(value: Any) -> Usage | None:
-    """The ``usage`` member of an answer, already decoded, as :class:`Usage`; None where it is no usage object."""
-    raise NotImplementedError
+    """The decoded ``usage`` member of an answer as :class:`Usage`; None where it is no usage object."""
+    if not isinstance(value, dict):
+        return None
+    if value.get("type") == "duration":
+        seconds = _seconds(value.get("seconds"))
+        return None if seconds is None else Usage(seconds=seconds)
+    entered = _first(value, ("input_tokens", "prompt_tokens"))
+    left = _first(value, ("output_tokens", "completion_tokens"))
+    if entered is None and left is None:
+        return None
+    before = _details(value, ("input_tokens_details", "prompt_tokens_details", "input_token_details"))
+    after = _details(value, ("output_tokens_details", "completion_tokens_details", "output_token_details"))
+    return Usage(
+        entered or 0,
+        _count(before, "cached_tokens") or 0,
+        _count(before, "cache_write_tokens") or 0,
+        _count(before, "audio_tokens") or 0,
+        _count(before, "image_tokens") or 0,
+        left or 0,
+        _count(after, "reasoning_tokens") or 0,
+        _count(after, "audio_tokens") or 0,
+        _count(after, "image_tokens") or 0,
+    )
 
 
-def price(usage: Usage, prices: Mapping[str, Decimal]) -> Decimal | None:
-    """US dollars for ``usage`` by LiteLLM's price names, exact; None where no price applies."""
-    raise NotImplementedError
+def _count(value: dict[str, Any], name: str) -> int | None:
+    number = value.get(name)
+    return number if type(number) is int and 0 <= number < LARGEST else None
+
+
+def _first(value: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        number = _count(value, name)
+        if number is not None:
+            return number
+    return None
+
+
+def _details(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    for name in names:
+        details = value.get(name)
+        if isinstance(details, dict):
+            return details
+    return {}
+
+
+def _seconds(value: Any) -> Decimal | None:
+    """Seconds, exact as they were written: ``json`` may have made them an int, a float or, if asked, a Decimal."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    if not 0 <= value < LARGEST:  # NaN is not either
+        return None
+    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+
+
+# LiteLLM's price names. A part that has no price of its own costs what its whole does.
+INPUT = "input_cost_per_token"
+INPUT_PARTS = (
+    ("cached_tokens", "cache_read_input_token_cost"),
+    ("cache_write_tokens", "cache_creation_input_token_cost"),
+    ("input_audio_tokens", "input_cost_per_audio_token"),
+    ("input_image_tokens", "input_cost_per_image_token"),
+)
+OUTPUT = "output_cost_per_token"
+OUTPUT_PARTS = (
+    ("reasoning_tokens", "output_cost_per_reasoning_token"),
+    ("output_audio_tokens", "output_cost_per_audio_token"),
+    ("output_image_tokens", "output_cost_per_image_token"),
+)
+PER_IMAGE = "output_cost_per_image"
+# LiteLLM gives whisper's one price under both names: the first that is there counts, never the sum.
+PER_SECOND = ("input_cost_per_second", "output_cost_per_second")
+PER_CHARACTER = "input_cost_per_character"
+NAMES = frozenset(
+    {INPUT, OUTPUT, PER_IMAGE, PER_CHARACTER, *PER_SECOND}
+    | {name for _, name in INPUT_PARTS}
+    | {name for _, name in OUTPUT_PARTS}
+)
+# Prices of a service tier, and of prompts beyond so many thousand tokens: the base name with these behind it.
+TIERS = frozenset({"flex", "priority"})
+VARIANT = re.compile(r"(?P<name>\w+?)(?:_above_(?P<thousands>\d{1,6})k_tokens)?(?:_(?:flex|priority))?")
+PLAIN = ("",)
 
 
 def is_price(name: str) -> bool:
     """Whether :func:`price` honours this name."""
-    raise NotImplementedError
+    match = VARIANT.fullmatch(name)
+    return match is not None and match["name"] in NAMES
+
+
+def price(usage: Usage, prices: Mapping[str, Decimal]) -> Decimal | None:
+    """US dollars for ``usage`` by LiteLLM's price names, exact; None where no price applies."""
+    suffixes = _suffixes(usage, prices)
+    total, charged, owed = Decimal(0), False, False
+    for quantity, names in _quantities(usage, prices):
+        owed = True
+        rate = _rate(prices, names, suffixes)
+        if rate is not None:
+            total += quantity * rate
+            charged = True
+    return total if charged or (prices and not owed) else None
+
+
+def _quantities(usage: Usage, prices: Mapping[str, Decimal]) -> Iterator[tuple[Number, tuple[str, ...]]]:
+    """What there is to pay for, none of it zero, with the names of the prices that may apply, the best first."""
+    yield from _parts(usage, usage.input_tokens, INPUT_PARTS, INPUT)
+    if usage.images and PER_IMAGE in prices:  # a price per image stands in place of its tokens' prices
+        yield usage.images, (PER_IMAGE,)
+    else:
+        yield from _parts(usage, usage.output_tokens, OUTPUT_PARTS, OUTPUT)
+    if usage.seconds:
+        yield usage.seconds, PER_SECOND
+    if usage.characters:
+        yield usage.characters, (PER_CHARACTER,)
+
+
+def _parts(
+    usage: Usage, whole: int, parts: tuple[tuple[str, str], ...], name: str
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Cut ``whole`` into its parts. Parts that overlap (cached audio) are never paid for twice."""
+    for attribute, own in parts:
+        quantity = min(getattr(usage, attribute), whole)
+        if quantity:
+            whole -= quantity
+            yield quantity, (own, name)
+    if whole:
+        yield whole, (name,)
+
+
+def _rate(prices: Mapping[str, Decimal], names: tuple[str, ...], suffixes: tuple[str, ...]) -> Decimal | None:
+    for name in names:
+        for suffix in suffixes:
+            rate = prices.get(name + suffix)
+            if rate is not None:
+                return rate
+    return None
+
+
+def _suffixes(usage: Usage, prices: Mapping[str, Decimal]) -> tuple[str, ...]:
+    """What may stand behind a price's name for this answer, the most particular first, nothing last."""
+    tier = f"_{usage.service_tier}" if usage.service_tier in TIERS else ""
+    above = _passed_threshold(usage, prices)
+    if not tier and not above:
+        return PLAIN
+    return tuple(dict.fromkeys((above + tier, above, tier, "")))
+
+
+def _passed_threshold(usage: Usage, prices: Mapping[str, Decimal]) -> str:
+    """``_above_200k_tokens`` where the prompt is beyond it, by the highest threshold that the prices know."""
+    passed = 0
+    for name in prices:
+        if "_above_" in name:
+            match = VARIANT.fullmatch(name)
+            thousands = int(match["thousands"] or 0) if match else 0
+            if thousands * 1000 < usage.input_tokens:
+                passed = max(passed, thousands)
+    return f"_above_{passed}k_tokens" if passed else ""
