@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import h11
@@ -63,7 +64,9 @@ class HTTP1Connection(asyncio.Protocol):
         "_timer_at",
         "closed",
         "eof",
+        "failure",
         "h11",
+        "heard",
         "limits",
         "on_eof",
         "on_made",
@@ -86,6 +89,8 @@ class HTTP1Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.closed = False  # the socket is gone
         self.eof = False  # the peer ended its stream, in order
+        self.heard = False  # a byte came since this was last set to False
+        self.failure: Exception | None = None  # what somebody else put an end to the exchange with
         self.paused = False  # the peer does not take what we write
         self.on_made = on_made
         self.on_readable: Callable[[], None] | None = None
@@ -94,7 +99,7 @@ class HTTP1Connection(asyncio.Protocol):
         self._closing: asyncio.Future[None] | None = None
         self._pending = bytearray()
         self._out: list[bytes] = []
-        self._lost: PeerGone | Silent | None = None
+        self._lost: Exception | None = None
         self._feed_eof = False
         self._reading = True
         self._loop = asyncio.get_running_loop()
@@ -118,6 +123,7 @@ class HTTP1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Store what came and tell the consumer, who may take it at once."""
+        self.heard = True
         self._pending += data
         if self.on_readable is not None:
             self.on_readable()
@@ -368,6 +374,11 @@ class HTTP1Connection(asyncio.Protocol):
             self._lost = Silent("nothing came in time")
             self._wake_all()
 
+    def fail(self, error: Exception) -> None:
+        """Let whoever waits here see ``error``: the exchange ended elsewhere."""
+        self.failure = self._lost = error
+        self._wake_all()
+
     @property
     def is_done(self) -> bool:
         """Whether the exchange is over on both sides, whole, with both willing to keep the connection."""
@@ -386,16 +397,39 @@ class HTTP1Connection(asyncio.Protocol):
         """Whether an idle connection can be used: no end, no byte that nobody asked for."""
         return not (self.eof or self._lost or self.has_pending or self.transport.is_closing())
 
-    def rest(self) -> bytes:
-        """All bytes that came and were not events, for a tunnel that goes on where HTTP ended."""
-        surplus = bytes(self.h11.trailing_data[0]) + bytes(self._pending)
+    def switch(self) -> None:
+        """HTTP ends here (101): from now on ``take`` and ``write`` move bytes as they are."""
+        self._pending[:0] = self.h11.trailing_data[0]
+
+    def take(self) -> bytes:
+        """All bytes that came, for a tunnel."""
+        data = bytes(self._pending)
         self._pending.clear()
-        return surplus
+        if not self._reading:
+            self._go_on_reading()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Write bytes as they are, for a tunnel."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come: the peer ended or reset the stream, or was silent for too long."""
+        return (self.eof and not self._pending) or self._lost is not None
 
     def peer(self) -> str:
         """The peer's address, for the record."""
         name: Any = self.transport.get_extra_info("peername")
         return name[0] if isinstance(name, tuple) else "unix"
+
+    def cut(self) -> None:
+        """Close so that the peer sees an error even where the end of the stream would end the message."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset instead of an end
+        self.abort()
 
     def close(self) -> None:
         """Close in order: what was written is still delivered."""

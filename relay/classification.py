@@ -1,0 +1,170 @@
+"""From a request to its :class:`Subject`: what head, target and body name, and where the model stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .body import Peek, is_json, is_multipart
+from .endpoints import find_path_model, find_query_value, match_endpoint, path_resources, query_resources
+from .errors import BadRequest
+from .inspection import JSONPeek
+from .subject import Resource, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .body import RequestBody
+    from .fields import RequestHead
+    from .inspection import Found
+    from .targets import Target
+
+MOST_RESOURCES = 10_000  # a vector store's file batch takes 2,000; beyond this somebody only wants us to look things up
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the client's model stands, so that it can be replaced there and nowhere else."""
+
+    where: str  # "path", "query", "body"
+    start: int = 0
+    stop: int = 0
+    found: Found | None = None  # in a body: the string that stands for the top-level model where there is none
+
+
+@dataclass(slots=True)
+class Request:
+    """A classified request: its subject, and how to write it for one deployment."""
+
+    target: Target
+    body: RequestBody
+    subject: Subject
+    place: Place | None = None
+
+    def target_for(self, base_path: str, model: str | None) -> bytes:
+        """The target below a deployment's base, the model in path or query replaced."""
+        raw = self.target.joined(base_path)
+        if model is None or self.place is None or self.place.where == "body":
+            return raw
+        offset = len(base_path.encode())
+        if self.place.where == "query":
+            offset += len(self.target.path) + 1
+        return raw[: offset + self.place.start] + quote(model) + raw[offset + self.place.stop :]
+
+    def rewrite_body(self, model: str | None) -> None:
+        """Make the body ask for ``model``, where it is the body that names one."""
+        in_body = self.place is not None and self.place.where == "body"
+        self.body.rewrite(model if in_body else None, self.place.found if in_body and self.place else None)
+
+
+def quote(text: str) -> bytes:
+    """A model's name as one piece of a target (RFC 3986 §2.3: what is unreserved stays)."""
+    from urllib.parse import quote as percent_encode  # only where a target names a model that is called otherwise
+
+    return percent_encode(text, safe="-._~").encode()
+
+
+async def classify(
+    head: RequestHead, target: Target, body: RequestBody, is_decided: Callable[[Subject], bool]
+) -> Request:
+    """Read what a request is about, from its head and as much of its body as the choice needs.
+
+    ``is_decided`` tells, from what the head alone says, whether nothing in the body can change who answers. Raises
+    BadRequest and AmbiguousBody, and what reading the body raises.
+    """
+    path = target.path.decode("latin-1")
+    query = (target.query or b"").decode("latin-1")
+    subject = read_head(head, path, query)
+    request = Request(target, body, subject)
+    find_model_in_target(request, path, query)
+    if not body.is_empty:
+        peek = make_peek(head, subject)
+        if peek is not None:
+            await body.inspect(peek, decided=is_decided(subject))
+            take_finds(request, peek)
+    return request
+
+
+def read_head(head: RequestHead, path: str, query: str) -> Subject:
+    """What the request line and the field lines say."""
+    endpoint = match_endpoint("GET" if head.method == b"HEAD" else head.method.decode("ascii"), path)
+    resources = path_resources(endpoint, path)
+    if query:
+        resources += query_resources(endpoint, query)
+    retry_count = head.get(b"x-stainless-retry-count")
+    return Subject(
+        endpoint,
+        header_model=text_of(head, b"x-litellm-target-model"),
+        resources=resources,
+        scope=text_of(head, b"x-passthrough-scope"),
+        session=text_of(head, b"x-passthrough-session"),
+        idempotency_key=b"idempotency-key" in head,
+        retry_count=int(retry_count) if retry_count.isdigit() else 0,
+        patience=read_patience(head),
+    )
+
+
+def text_of(head: RequestHead, name: bytes) -> str | None:
+    """A field's value as text, None where it is missing or empty."""
+    value = head.get(name)
+    return value.decode("utf-8", "replace") if value else None
+
+
+def read_patience(head: RequestHead) -> float | None:
+    """How long the SDK waits for a response head, in seconds; None where it does not say so (SPEC §7)."""
+    for name in (b"x-stainless-read-timeout", b"x-stainless-timeout"):
+        value = head.get(name)
+        if value:
+            try:
+                seconds = float(value)
+            except ValueError:
+                continue
+            return seconds if 0 < seconds < float("inf") else None
+    return None
+
+
+def find_model_in_target(request: Request, path: str, query: str) -> None:
+    """``/models/{model}`` and ``?model=``; what the body names comes later and wins."""
+    named = find_path_model(request.subject.endpoint, path)
+    where = "path"
+    if named is None and query:
+        named, where = find_query_value(query, "model"), "query"
+    if named is not None:
+        request.subject.model = named[0]
+        request.place = Place(where, named[1], named[2])
+
+
+def make_peek(head: RequestHead, subject: Subject) -> Peek | None:
+    """What can look into this body; None for content that names nothing."""
+    if b"content-encoding" in head:
+        return None  # compressed by the client: passed on as it is
+    content_type = head.get(b"content-type")
+    if is_multipart(content_type):
+        from .multipart import MultipartPeek  # few requests are forms
+
+        return MultipartPeek(content_type, subject.endpoint.form)
+    if is_json(content_type) or not content_type:
+        return JSONPeek(subject.endpoint.body)
+    return None
+
+
+def take_finds(request: Request, peek: Peek) -> None:
+    """Add what was found in the body to the subject."""
+    subject = request.subject
+    subject.names = tuple(name for name in peek.target_names if name)
+    subject.stream = peek.scalars.get("stream") is True
+    store = peek.scalars.get("store")
+    subject.store = store if isinstance(store, bool) else None
+    subject.background = peek.scalars.get("background") is True
+    cache_key = peek.scalars.get("prompt_cache_key")
+    subject.cache_key = cache_key if isinstance(cache_key, str) else None
+    found = [find for find in peek.found if find.kind != "model"]
+    subject.resources += tuple(Resource(find.kind, find.value, "body") for find in found)
+    model = peek.model or next((find for find in peek.found if find.kind == "model"), None)
+    if model is not None:
+        subject.model = model.value
+        request.place = Place("body", found=None if model is peek.model else model)
+    if subject.model is not None and subject.model.startswith("ft:"):
+        subject.resources += (Resource("model", subject.model, "body"),)
+    if len(subject.resources) > MOST_RESOURCES:
+        raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")

@@ -1,0 +1,287 @@
+"""The deployment's side: a pool of kept connections, and one attempt's request and response head.
+
+Connections are kept by where they lead and how they are secured, not by key: two keys at one host share them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import h11
+
+from .dial import dial
+from .errors import ProxyError, UpstreamFailure, UpstreamTimeout
+from .fields import RequestHead, ResponseHead, field_lines
+from .http1 import HTTP1Connection, PeerGone, Silent
+from .names import Resolver
+from .tls import client_context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from .config import BaseURL, Config, Deployment, UpstreamTLS
+    from .errors import Fields
+    from .outbound import OutboundProxies
+
+MOST_INTERIM = 16  # 1xx heads before a final one (SPEC §12); more is a storm, not information
+MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind beyond that is closed
+
+
+class Content(Protocol):
+    """What is sent as a request's content: ``body.RequestBody``."""
+
+    def framing(self) -> Fields: ...  # noqa: D102 - as there
+    def at_once(self) -> bytes | None: ...  # noqa: D102
+    def chunks(self) -> AsyncIterator[bytes]: ...  # noqa: D102
+
+
+class StaleConnection(UpstreamFailure):
+    """A kept connection died before the first byte of an answer; ``sent`` says whether the request had left."""
+
+
+class UpstreamConnection:
+    """A leased connection, for one attempt. ``release`` ends the lease on every path."""
+
+    __slots__ = ("_pool", "_upload", "connection", "interim", "key", "reused")
+
+    def __init__(self, pool: UpstreamPool, key: Key, connection: HTTP1Connection, *, reused: bool) -> None:
+        self._pool = pool
+        self.key = key
+        self.connection = connection
+        self.reused = reused
+        self.interim = 0
+        self._upload: asyncio.Task[None] | None = None
+
+    def send_request(self, head: RequestHead, target: bytes, content: Content, host: bytes, lines: bytes) -> None:
+        """Write the request. What is at hand leaves at once, with the head; a longer body follows in a task."""
+        connection = self.connection
+        if not connection.is_alive():
+            raise StaleConnection("The upstream closed the connection.", sent=False)
+        connection.send_request(head, target, [(b"Host", host), *content.framing()], lines)
+        data = content.at_once()
+        if data is not None:
+            if data:
+                connection.send_data(data)
+            connection.send_end()
+            connection.flush()
+        else:
+            connection.flush()
+            self._upload = asyncio.create_task(self._send_content(content), name="upload")
+
+    async def _send_content(self, content: Content) -> None:
+        """Stream the body. What goes wrong on the client's side ends the attempt at once."""
+        connection = self.connection
+        try:
+            async for chunk in content.chunks():
+                connection.send_data(chunk)
+                connection.flush()
+                await connection.drain()
+            connection.send_end()
+            connection.flush()
+        except PeerGone:
+            pass  # an early answer may be there to read; if it is not, the reader sees the same end
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the response
+            connection.fail(error)
+
+    @property
+    def uploading(self) -> bool:
+        """Whether part of the request has not left yet."""
+        return self._upload is not None and not self._upload.done()
+
+    def stop_upload(self) -> None:
+        """Send nothing more of the body: the answer is there already, or nobody waits for one."""
+        if self._upload is not None:
+            self._upload.cancel()
+
+    async def response_head(self, timeout: float, on_interim: Callable[[ResponseHead], None]) -> ResponseHead:  # noqa: ASYNC109 - a deadline of the connection, which starts with the last request byte
+        """Wait for the final head, ``timeout`` seconds from the last byte of the request on.
+
+        Raises UpstreamTimeout, StaleConnection, UpstreamFailure, and what the client's side did wrong meanwhile.
+        """
+        connection = self.connection
+        if self._upload is None:
+            connection.set_deadline(timeout)
+        else:
+            connection.set_deadline(None)
+            self._upload.add_done_callback(lambda _: connection.set_deadline(timeout))
+        try:
+            while True:
+                head = await connection.next_event()
+                assert isinstance(head, ResponseHead)
+                if not head.is_interim:
+                    return head
+                self._count_interim()
+                on_interim(head)
+        except Silent:
+            raise UpstreamTimeout("The upstream did not answer in time.", sent=True) from None
+        except PeerGone as error:
+            raise self._gone(error) from None
+        except ProxyError as error:
+            raise self._malformed(error) from None
+
+    def _count_interim(self) -> None:
+        self.interim += 1
+        if self.interim > MOST_INTERIM:
+            raise UpstreamFailure("The upstream sent interim responses without end.", sent=True)
+
+    def _gone(self, error: PeerGone) -> UpstreamFailure:
+        message = "The upstream closed the connection before it answered."
+        kind = StaleConnection if self.reused and not self.connection.heard else UpstreamFailure
+        return kind(message, sent=True, detail=f"{message} ({error})")
+
+    def _malformed(self, error: ProxyError) -> ProxyError:
+        if error is self.connection.failure or isinstance(error, UpstreamFailure):
+            return error
+        return UpstreamFailure("The upstream's answer is not valid HTTP/1.1.", sent=True, detail=error.message)
+
+    def release(self) -> None:
+        """Give the connection back if the exchange on it ended whole, else drop it. Never waits."""
+        if self.uploading:
+            self.stop_upload()
+        connection = self.connection
+        connection.on_eof = None
+        if connection.is_done and not self.uploading and not connection.has_pending and not connection.eof:
+            connection.next_cycle()
+            self._pool.keep(self.key, connection)
+        else:
+            connection.abort()
+
+
+Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
+
+
+class UpstreamPool:
+    """Kept connections to every upstream of one worker."""
+
+    def __init__(self, config: Config, proxies: OutboundProxies) -> None:
+        self._config = config
+        self._proxies = proxies
+        self._resolver = Resolver()
+        self._idle: dict[Key, deque[HTTP1Connection]] = {}
+        self._own_lines: dict[str, tuple[Deployment, bytes, frozenset[bytes]]] = {}
+
+    def reconfigure(self, config: Config, proxies: OutboundProxies) -> None:
+        """Go on with another configuration; connections that it still leads to are kept."""
+        self._config, self._proxies = config, proxies
+        wanted = {key_of(deployment) for deployment in config.deployments}
+        for key in self._idle.keys() - wanted:
+            self._drop(self._idle.pop(key))
+
+    async def lease(self, deployment: Deployment, *, fresh: bool = False) -> UpstreamConnection:
+        """Borrow a kept connection, or dial one (always, where ``fresh``). Raises UpstreamFailure, UpstreamTimeout."""
+        key = key_of(deployment)
+        if not fresh:
+            connection = self._take_idle(key)
+            if connection is not None:
+                return UpstreamConnection(self, key, connection, reused=True)
+        return UpstreamConnection(self, key, await self._dial(deployment), reused=False)
+
+    def _take_idle(self, key: Key) -> HTTP1Connection | None:
+        idle = self._idle.get(key)
+        while idle:
+            connection = idle.pop()  # the warmest; the others grow old and are closed by their deadline
+            connection.on_readable = None
+            if connection.is_alive() and not has_news(connection) and self._still_named(key, connection):
+                connection.set_deadline(None)
+                connection.heard = False
+                return connection
+            connection.abort()
+        return None
+
+    def _still_named(self, key: Key, connection: HTTP1Connection) -> bool:
+        """Names move (SPEC §14): a connection to an address that is no longer named is not used again."""
+        base = key[0]
+        if base.unix is not None or self._proxies.for_base(base, key[2]) is not None:
+            return True
+        return self._resolver.still_named(base.host, base.port, connection.peer())
+
+    async def _dial(self, deployment: Deployment) -> HTTP1Connection:
+        config = self._config
+        context = None
+        if deployment.base.scheme == "https":
+            try:
+                context = client_context(deployment.tls)
+            except ValueError as error:
+                raise UpstreamFailure(
+                    "The upstream's TLS files cannot be used.", sent=False, detail=str(error)
+                ) from error
+        _, connection = await dial(
+            deployment.base,
+            lambda: HTTP1Connection(h11.CLIENT, config.limits),
+            context=context,
+            proxy=self._proxies.for_base(deployment.base, deployment.proxy),
+            resolver=self._resolver,
+            timeout=config.timeouts.connect,
+        )
+        return connection
+
+    def keep(self, key: Key, connection: HTTP1Connection) -> None:
+        """Take a connection back for the next lease. Any byte or end, or too long a silence, evicts it."""
+        idle = self._idle.setdefault(key, deque())
+        if len(idle) >= MOST_IDLE:
+            connection.abort()
+            return
+        idle.append(connection)
+        connection.set_deadline(self._config.timeouts.upstream_keep_alive)
+        connection.on_readable = lambda: self._evict(idle, connection)
+
+    @staticmethod
+    def _evict(idle: deque[HTTP1Connection], connection: HTTP1Connection) -> None:
+        connection.on_readable = None
+        connection.abort()
+        with contextlib.suppress(ValueError):
+            idle.remove(connection)
+
+    @staticmethod
+    def _drop(idle: deque[HTTP1Connection]) -> None:
+        for connection in idle:
+            connection.on_readable = None
+            connection.abort()
+        idle.clear()
+
+    def own_lines(self, deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
+        """The field lines that a deployment adds to every request, and the names that they replace."""
+        known = self._own_lines.get(deployment.id)
+        if known is None or known[0] is not deployment:
+            known = self._own_lines[deployment.id] = (deployment, *make_own_lines(deployment))
+        return known[1], known[2]
+
+    def close(self) -> None:
+        """Drop every idle connection."""
+        for idle in self._idle.values():
+            self._drop(idle)
+        self._resolver.close()
+
+
+def key_of(deployment: Deployment) -> Key:
+    """What has to be equal for two deployments to share connections."""
+    return deployment.base, deployment.tls, deployment.proxy
+
+
+def make_own_lines(deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
+    """``Authorization``, organization and project of a deployment, and its ``extra_headers``."""
+    fields: Fields = []
+    if deployment.key is not None:
+        fields.append((b"Authorization", b"Bearer " + deployment.key.reveal().encode()))
+    if deployment.organization is not None:
+        fields.append((b"OpenAI-Organization", deployment.organization.encode()))
+    if deployment.project is not None:
+        fields.append((b"OpenAI-Project", deployment.project.encode()))
+    extra = [(name.encode(), value.encode()) for name, value in deployment.extra_headers]
+    replaced = frozenset(name.lower() for name, _ in extra)
+    fields = [line for line in fields if line[0].lower() not in replaced] + extra
+    return field_lines(fields), replaced
+
+
+def has_news(connection: HTTP1Connection) -> bool:
+    """Whether bytes or an end wait in the socket that the loop has not seen yet: then it is not idle any more."""
+    sock = connection.transport.get_extra_info("socket")
+    if sock is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
