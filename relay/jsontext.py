@@ -1,0 +1,84 @@
+"""JSON as bytes: the patterns that a scanner moves by, and string literals.
+
+Repeated groups are possessive throughout: what was matched is never tried in another way, so every match costs at most
+``LEVELS`` looks at a byte, whatever the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+LEVELS = 8  # a JSON schema within a tool is seven deep; each level adds 60 bytes of pattern
+
+OBJECT, ARRAY, OBJECT_END, ARRAY_END = b"{[}]"
+QUOTE, COLON, COMMA = b'":,'
+BRACKETS = b"{", b"[", b"}", b"]"
+STRING_FORM, SCALAR_FORM, CONTAINER_FORM = 2, 3, 4  # groups of MEMBER and ELEMENT
+
+
+def _compile(*parts: bytes) -> re.Pattern[bytes]:
+    return re.compile(b"".join(parts), re.DOTALL)
+
+
+def _nested(levels: int) -> tuple[bytes, bytes]:
+    """Patterns of what stands in a container of that many levels at most, and of such a container."""
+    content = _FILL + rb"(?:" + _STRING + _FILL + rb")*+"
+    for _ in range(levels - 1):
+        content = _FILL + rb"(?:(?:" + _STRING + rb"|[\[{]" + content + rb"[\]}])" + _FILL + rb")*+"
+    return content, rb"[\[{]" + content + rb"[\]}]"
+
+
+_BLANK = rb"[ \t\r\n]*+"
+_FILL = rb"[-+.,:\w \t\r\n]*+"  # all that may stand outside strings but brackets
+_REST = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_STRING = rb'"' + _REST + rb'"'
+_VALUE = rb"(?:(" + _STRING + rb")|([-+.\w]++)|(" + _nested(LEVELS)[1] + rb"))" + _BLANK
+_, _SMALL = _nested(4)
+
+LEAD = _compile(rb"[\xef\xbb\xbf \t\r\n]*+")  # a byte order mark is tolerated, whole or cut
+BLANK = _compile(_BLANK)
+SCALAR = _compile(rb"[-+.\w]*+")
+STRING = _compile(_STRING)
+REST = _compile(_REST)
+# Group 1 is the key or nothing, the others are the value in its form. A key with an escape is left to the small steps.
+MEMBER = _compile(_BLANK, rb'("[^"\\]*+")', _BLANK, rb":", _BLANK, _VALUE, rb"[,}]")
+ELEMENT = _compile(rb"(", _BLANK, rb")", _VALUE, rb"[,\]]")
+PLAIN = re.compile(rb'"[\w.-]+"').fullmatch  # a key that can be written otherwise only with \u00..
+# Below places of no interest: to the next bracket that leads out, and back over those to the next that leads in.
+DOWN = _compile(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\[{])", _FILL, rb")*+")
+UP = _compile(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\]}])", _FILL, rb")*+")
+LEVEL = _compile(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb")", _FILL, rb")*+")
+
+
+def literal(name: str) -> bytes:
+    """A key as it stands in a text that escapes nothing."""
+    return b'"' + name.encode("utf-8", "surrogatepass") + b'"'
+
+
+def decode(raw: bytes) -> str | None:
+    """The text of a JSON string literal, or None where it is no Unicode text: bad UTF-8, half a surrogate pair."""
+    try:
+        text = raw.decode()
+        text = text[1:-1] if "\\" not in text else str(json.loads(text, strict=False))
+        text.encode()
+    except ValueError:  # UnicodeError and JSONDecodeError are such
+        return None
+    return text
+
+
+def balance(data: bytes, start: int, stop: int) -> int:
+    """How many more brackets open than close outside the strings of a part of a text."""
+    part = data[start:stop]
+    if not any(map(part.count, BRACKETS)):
+        return 0
+    if QUOTE in part:
+        part = STRING.sub(b"", part)
+    return part.count(b"{") + part.count(b"[") - part.count(b"}") - part.count(b"]")
+
+
+def past(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    """Where the match of a pattern ends that matches nothing, too."""
+    match = pattern.match(data, at)
+    assert match is not None
+    return match.end()
