@@ -104,7 +104,8 @@ class Race:
             return
         attempt = Attempt(self, self._waiting.popleft())
         self._running.add(attempt)
-        self._next = self.loop.call_later(ATTEMPT_DELAY, self._begin_next)
+        if self._waiting:
+            self._next = self.loop.call_later(ATTEMPT_DELAY, self._begin_next)
         attempt.begin()
 
 

@@ -113,6 +113,13 @@ async def test_all_that_failed_is_told() -> None:
 
 
 @on_both_loops
+async def test_a_later_failure_leaves_the_earlier_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "ATTEMPT_DELAY", 0.01)
+    with refusing() as closed, silent() as nobody:
+        assert await connect(nobody, closed, timeout=0.1) == ["ConnectionRefusedError", "TimeoutError"]
+
+
+@on_both_loops
 async def test_each_address_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "ATTEMPT_DELAY", 10.0)  # so the second begins when the first has had its time
     with silent() as nobody, silent() as another:
