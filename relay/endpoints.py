@@ -211,24 +211,25 @@ def decode(text: str) -> str:
 # The tables become a tree of path segments at import, and an endpoint when it is first asked for.
 
 
-def _gather_operations(table: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Method, path and clauses of every operation."""
+def _gather_operations(table: str) -> Iterator[tuple[list[str], str, list[str]]]:
+    """Methods, path and clauses of every operation."""
     for line in filter(None, table.replace("\n|", " |").replace("\n;", ";").splitlines()):
         head, *clauses = line.split(" | ")
         *methods, paths = head.split()
         parent, _, names = paths.rpartition("/")
         for name in names.split(","):
-            for method in methods:
-                yield method, f"{parent}/{name}", clauses
+            yield methods, f"{parent}/{name}", clauses
 
 
 def _grow_tree() -> dict[str, Any]:
     root: dict[str, Any] = {}
-    for method, template, clauses in _gather_operations(OPERATIONS + ADMINISTRATION):
+    for methods, template, clauses in _gather_operations(OPERATIONS + ADMINISTRATION):
         node = root
         for segment in template.split("/"):
-            node = node.setdefault(ANY_SEGMENT if segment.startswith("{") else segment, {})
-        node.setdefault(METHODS, {})[method] = (method, template, clauses, node)
+            node = node.setdefault(ANY_SEGMENT if segment[:1] == "{" else segment, {})
+        found = node.setdefault(METHODS, {})
+        for method in methods:
+            found[method] = (method, template, clauses, found)
     return root
 
 
@@ -259,14 +260,14 @@ def _gather_clauses(clauses: list[str]) -> dict[str, list[tuple[str, str]]]:
     return places
 
 
-def _make_endpoint(method: str, template: str, clauses: list[str], node: dict[str, Any]) -> Endpoint:
-    """The endpoint of one operation; put into the tree, so that it is made once."""
+def _make_endpoint(method: str, template: str, clauses: list[str], found: dict[str, Any]) -> Endpoint:
+    """The endpoint of one operation; put where the tree has ``found`` its makings, so that it is made once."""
     places = _gather_clauses(clauses)
     words = dict(clause.partition(" ")[::2] for clause in clauses)
     segments = template.split("/")
     paths = ((index, PATHS.get("/".join(segments[: index + 1]))) for index in range(1, len(segments)))
     trees = {name: compile_pointers(rows) for name, rows in places.items()}
-    endpoint = Endpoint(
+    endpoint = found[method] = Endpoint(
         method,
         template,
         answer="answer" in words,
@@ -285,7 +286,6 @@ def _make_endpoint(method: str, template: str, clauses: list[str], node: dict[st
         metered="metered" in words,
         first_frame="first-frame" in words,
     )
-    node[METHODS][method] = endpoint
     return endpoint
 
 

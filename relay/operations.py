@@ -17,6 +17,7 @@ last segment stands for two paths. Clauses:
 
 PLACES are ``pointer kind`` with ``;`` between them, or ``pointer FAMILY``, or ``FAMILY``. The ids of a path stand with
 the kinds in :mod:`.resources`. An id whose every use is below its parent's path is no place here: the parent pins it.
+The ``client_secret`` of a ChatKit session is none either: it is no key to any path of the API.
 """
 
 from __future__ import annotations

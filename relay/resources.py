@@ -101,6 +101,7 @@ LOOKS_LIKE_ID = re.compile(r"(?=.*[0-9A-Z])[0-9A-Za-z_:.-]{6,}")
 # Applications put words of their own where an item's id goes (``__fake_id__``, ``item-1``, a UUID).
 LOOKS_LIKE_ITEM = re.compile(r"[a-z]{1,16}_[0-9A-Za-z_-]+")
 UNRESERVED = re.compile(r"[0-9A-Za-z_:.~-]+")  # needs no escape in a segment (RFC 3986 §3.3)
+LONGEST_ID = 512  # what is longer is no id; those of OpenAI are below 80
 OWNED_MODEL = "ft:"  # other models are everybody's
 
 
@@ -152,7 +153,7 @@ def kind_of(value: str) -> str | None:
 def retrieve_path(kind: str, id: str) -> str | None:  # noqa: A002 - the API's word
     """The path of a GET that shows whether ``id`` exists, percent-encoded; None for kinds without one."""
     template = RETRIEVE.get(kind)
-    if template is None:
+    if template is None or id in (".", ".."):  # a path to somewhere else (RFC 3986 §5.2.4), even when escaped
         return None
     if not UNRESERVED.fullmatch(id):
         from urllib.parse import quote  # rare, and slow to import
@@ -170,6 +171,8 @@ def as_resource(kind: str, value: str, place: str) -> Resource | None:
     """
     if kind in HASHED:
         return Resource(kind, value, place) if value else None
+    if not 0 < len(value) <= LONGEST_ID:
+        return None
     if kind in ("model", ASKED_MODEL):
         return Resource("model", value, place) if value.startswith(OWNED_MODEL) else None
     if kind == BY_PREFIX:
@@ -179,6 +182,6 @@ def as_resource(kind: str, value: str, place: str) -> Resource | None:
         kind, place = "item", HINT
     if not value.startswith(OWN_PREFIXES[kind]):
         kind = kind_of(value) or kind
-    if kind in _CHILD_KINDS or not value or (kind == "item" and not LOOKS_LIKE_ITEM.fullmatch(value)):
+    if kind in _CHILD_KINDS or (kind == "item" and not LOOKS_LIKE_ITEM.fullmatch(value)):
         return None
     return Resource(kind, value, place)
