@@ -159,7 +159,7 @@ class Listener:
     port: int = 4000
     unix: str | None = None
     unix_mode: int = 0o660
-    workers: int = 1
+    workers: int = 1  # 0: as many as there are cores
     backlog: int = 2048
     allow_admin: bool = False
     public_metrics: bool = False
@@ -219,6 +219,7 @@ class Config:
     groups: Mapping[str, ModelGroup]
     unserved: Mapping[str, str] = field(default_factory=dict)  # group -> why it cannot be served
     clients: tuple[Client, ...] = (Client("anyone", None),)
+    permits_anyone: bool = False  # general_settings.dangerously_permit_weak_or_unset_master_key
     key_header: str | None = None  # general_settings.litellm_key_header_name, lower case
     listener: Listener = Listener()
     timeouts: Timeouts = Timeouts()
