@@ -1,0 +1,180 @@
+"""A bounded queue in front of log handlers: the loop puts, a thread formats and writes, what does not fit is counted.
+
+The thread starts with the first record, so that each forked worker has its own, and takes records in batches: after
+each it rests a moment, during which records gather and the loop wakes nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+import weakref
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    Item = tuple[Sequence[logging.Handler], logging.LogRecord]
+
+CAPACITY = 4096  # records; some 10 MB when a handler is stuck
+BATCH = 512
+REST = 0.02  # seconds between two batches: a record waits no longer than that
+WRITE_PATIENCE = 1.0  # seconds between two looks at an output that takes no bytes
+
+
+class LogQueue:
+    """Records on their way to handlers. ``dropped`` counts those that no handler could be given, or that one failed."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.capacity = capacity
+        self.dropped = 0
+        self._records: SimpleQueue[Item | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        _queues.add(self)
+
+    def put(self, handlers: Sequence[logging.Handler], record: logging.LogRecord) -> None:
+        """Queue a record, or drop and count it. Never waits."""
+        if self._records.qsize() >= self.capacity or self._ending.is_set():
+            self.dropped += 1
+            return
+        self._records.put((handlers, record))
+        if self._thread is None:
+            self._start()
+
+    def stop(self, patience: float) -> None:
+        """Hand out what is queued, for at most ``patience`` seconds; what is left then is dropped and counted."""
+        thread = self._thread
+        self._ending.set()
+        self._records.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(patience)
+            if thread.is_alive():
+                self.dropped += self._records.qsize()
+        self._thread = None
+
+    def count_failure(self, handler: logging.Handler, number: int = 1) -> None:
+        """A handler could not do its work: counted, and said once on stderr, without a traceback."""
+        if not self.dropped:
+            error = sys.exc_info()[1]
+            with contextlib.suppress(Exception):
+                print(f"log handler {type(handler).__name__} failed: {error}", file=sys.stderr)  # noqa: T201
+        self.dropped += number
+
+    def forked(self) -> None:
+        """Begin anew in a child: what was queued is the parent's to write, and the thread did not come along."""
+        self._records = SimpleQueue()
+        self._ending = threading.Event()
+        self._thread = None
+        self.dropped = 0
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="passthrough-log", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        records, ending = self._records, self._ending
+        while True:
+            batch = [records.get()]
+            with contextlib.suppress(Empty):
+                while len(batch) < BATCH:
+                    batch.append(records.get_nowait())
+            self._hand_out([item for item in batch if item is not None])
+            if batch[-1] is None:
+                return
+            if len(batch) < BATCH:
+                ending.wait(REST)
+
+    def _hand_out(self, batch: list[Item]) -> None:
+        writers: dict[LineWriter, None] = {}
+        for handlers, record in batch:
+            for handler in handlers:
+                if record.levelno < handler.level:
+                    continue
+                try:
+                    handler.handle(record)
+                except Exception:  # noqa: BLE001 - whatever a handler does, the next record has its turn
+                    self.count_failure(handler)
+                if isinstance(handler, LineWriter):
+                    writers[handler] = None
+        for writer in writers:
+            writer.write_out()
+
+
+_queues: weakref.WeakSet[LogQueue] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for queue in _queues:
+        queue.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class QueueFront(logging.Handler):
+    """Stands before handlers in the logging tree and passes records to their queue."""
+
+    def __init__(self, queue: LogQueue, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self.queue = queue
+        self.handlers = tuple(handlers)
+        for handler in handlers:
+            # What logging's own handlers call when they fail; the default prints a traceback for every record.
+            handler.handleError = lambda _record, handler=handler: queue.count_failure(handler)  # type: ignore[method-assign, misc]
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Queue the record. No lock and no filters: the handlers behind have their own."""
+        self.queue.put(self.handlers, record)
+        return True
+
+
+class LineWriter(logging.Handler):
+    """Write formatted lines to a stream's descriptor, a batch at a time.
+
+    Nothing stays in the stream's own buffer, so a reader that has gone cannot make the interpreter complain at its end.
+    """
+
+    def __init__(self, queue: LogQueue, stream: TextIO, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.formatter = formatter
+        self._queue = queue
+        self._stream = stream
+        self._lines: list[str] = []
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream in memory has no descriptor
+            stream.flush()
+            self._descriptor = stream.fileno()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Format one record; it leaves with the batch."""
+        self._lines.append(self.format(record))
+
+    def write_out(self) -> None:
+        """Write the lines of this batch; they are counted as dropped where that fails."""
+        lines, self._lines = self._lines, []
+        text = "\n".join(lines) + "\n" if lines else ""
+        try:
+            if self._descriptor is None:
+                self._stream.write(text)
+                self._stream.flush()
+            else:
+                write_all(self._descriptor, text.encode("utf-8", "backslashreplace"))
+        except (OSError, ValueError):
+            self._queue.count_failure(self, len(lines))
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte, also to a pipe or terminal that somebody made non-blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [], WRITE_PATIENCE)
