@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 class Peek(Protocol):
     """What looks into a body while it passes: ``JSONPeek`` or ``MultipartPeek``."""
 
-    model: Found | None
-    target_names: tuple[str, ...]
-    scalars: dict[str, object]
-    found: list[Found]
+    @property
+    def model(self) -> Found | None: ...  # noqa: D102 - as in JSONPeek
+    @property
+    def target_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def scalars(self) -> dict[str, object]: ...  # noqa: D102
+    @property
+    def found(self) -> list[Found]: ...  # noqa: D102
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes."""

@@ -9,7 +9,8 @@ from .body import Peek, is_json, is_multipart
 from .endpoints import find_path_model, find_query_value, match_endpoint, path_resources, query_resources
 from .errors import BadRequest
 from .inspection import JSONPeek
-from .subject import Resource, Subject
+from .resources import ASKED_MODEL, as_resource
+from .subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,13 +159,12 @@ def take_finds(request: Request, peek: Peek) -> None:
     subject.background = peek.scalars.get("background") is True
     cache_key = peek.scalars.get("prompt_cache_key")
     subject.cache_key = cache_key if isinstance(cache_key, str) else None
-    found = [find for find in peek.found if find.kind != "model"]
-    subject.resources += tuple(Resource(find.kind, find.value, "body") for find in found)
-    model = peek.model or next((find for find in peek.found if find.kind == "model"), None)
+    named = [as_resource(find.kind, find.value, "body") for find in peek.found]
+    model = peek.model or next((find for find in peek.found if find.kind == ASKED_MODEL), None)
     if model is not None:
         subject.model = model.value
         request.place = Place("body", found=None if model is peek.model else model)
-    if subject.model is not None and subject.model.startswith("ft:"):
-        subject.resources += (Resource("model", subject.model, "body"),)
+        named.append(as_resource("model", model.value, "body"))
+    subject.resources += tuple(resource for resource in named if resource is not None)
     if len(subject.resources) > MOST_RESOURCES:
         raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .version import VERSION
+
+if TYPE_CHECKING:
+    import socket
+
+    from .config import Config
 
 EPILOG = """With no file, OPENAI_API_KEY serves that one key (OPENAI_BASE_URL is honoured).
 Exit status: 0 after a drain, 1 when a second signal cut it short, 2 when the start was refused."""
@@ -33,3 +39,49 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"], metavar="LEVEL")
     add("--version", action="version", version=f"passthrough {VERSION}")
     return parser
+
+
+def announcement(config: Config, sockets: list[socket.socket]) -> str:
+    """The line that a start prints: what to use as ``base_url``, and what is served there."""
+    groups = ", ".join(f"{group.name} ({counted(len(group.deployments))})" for group in config.groups.values())
+    return f"passthrough {VERSION} is ready: base_url = {base_url(config, sockets[0])} serves {groups}"
+
+
+def counted(number: int) -> str:
+    """``1 deployment``, ``2 deployments``."""
+    return f"{number} deployment" + ("" if number == 1 else "s")
+
+
+def base_url(config: Config, sock: socket.socket) -> str:
+    """Where a client on this machine finds the proxy."""
+    scheme = "http" if config.listener.tls is None else "https"
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return f"{scheme}://unix:{name}:/openai"
+    host, port = name[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/openai"
+
+
+DEMO_CONFIG = """\
+# Two deployments in two scopes, as two OpenAI projects would be.
+model_list:
+  - model_name: gpt-4
+    litellm_params: {model: openai/gpt-4, api_key: sk-demo-north, api_base: "%(base)s"}
+    model_info: {id: north, scope: north}
+  - model_name: gpt-4
+    litellm_params: {model: openai/gpt-4, api_key: sk-demo-south, api_base: "%(base)s"}
+    model_info: {id: south, scope: south}
+affinity: {path: ":memory:"}
+"""
+DEMO_PROJECTS = {"sk-demo-north": "north", "sk-demo-south": "south"}
+
+DEMO_HINT = """\
+A make-believe OpenAI answers here; no key is needed and nothing leaves this machine. Try:
+
+  curl %(url)s/chat/completions -H 'Content-Type: application/json' \\
+       -d '{"model": "gpt-4", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
+
+  import openai
+  client = openai.OpenAI(base_url="%(url)s", api_key="sk-anything")
+  print(client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "Hello!"}]))
+"""

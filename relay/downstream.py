@@ -64,9 +64,20 @@ def http_date() -> bytes:
 class Exchange:
     """One request and its one response on a client's connection."""
 
-    __slots__ = ("body", "committed", "config", "connection", "draining", "head", "id", "record", "started")
+    __slots__ = (
+        "body",
+        "committed",
+        "config",
+        "connection",
+        "draining",
+        "head",
+        "id",
+        "is_local",
+        "record",
+        "started",
+    )
 
-    head: RequestHead  # not set where the head was refused
+    head: RequestHead  # this and the body are not set where the head was refused
     body: RequestBody
 
     def __init__(self, connection: HTTP1Connection, config: Config) -> None:
@@ -75,6 +86,7 @@ class Exchange:
         self.config = config  # what this exchange began with, whatever a reload brings meanwhile
         self.committed = False  # a byte of the response has left: from here on no retry, and no other answer
         self.draining = False
+        self.is_local = False  # one of our own pages: no record
         self.started = asyncio.get_running_loop().time()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
 

@@ -29,7 +29,7 @@ REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" % TOKEN)
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
 FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
-OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
+OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
 DIGITS = re.compile(rb"[0-9]{1,19}")
 LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's counter
 

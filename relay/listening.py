@@ -44,7 +44,7 @@ def bind_tcp(family: int, address: tuple[object, ...], listener: Listener) -> so
     except OSError as error:
         sock.close()
         raise CannotListen(why_not_tcp(error, listener)) from None
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+    sock.setblocking(False)
     return sock
 
 
@@ -74,7 +74,7 @@ def bind_unix(listener: Listener) -> socket.socket:
     except OSError as error:
         sock.close()
         raise CannotListen(f"Cannot listen on the socket {path}: {error.strerror or error}.") from None
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+    sock.setblocking(False)
     return sock
 
 

@@ -15,7 +15,7 @@ class Resource:
 
     kind: str
     id: str
-    place: str  # "path", "query", "body", "form", "header", "response"
+    place: str  # "path", "query", "body", "header", "response", or "hint" (resources.HINT): pins if nothing else does
 
 
 @dataclass(slots=True)

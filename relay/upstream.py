@@ -43,10 +43,14 @@ class StaleConnection(UpstreamFailure):
     """A kept connection died before the first byte of an answer; ``sent`` says whether the request had left."""
 
 
+class MalformedAnswer(UpstreamFailure):
+    """What came is not HTTP/1.1, or beyond the limits."""
+
+
 class UpstreamConnection:
     """A leased connection, for one attempt. ``release`` ends the lease on every path."""
 
-    __slots__ = ("_pool", "_upload", "connection", "interim", "key", "reused")
+    __slots__ = ("_pool", "_upload", "connection", "interim", "key", "released", "reused")
 
     def __init__(self, pool: UpstreamPool, key: Key, connection: HTTP1Connection, *, reused: bool) -> None:
         self._pool = pool
@@ -54,6 +58,7 @@ class UpstreamConnection:
         self.connection = connection
         self.reused = reused
         self.interim = 0
+        self.released = False
         self._upload: asyncio.Task[None] | None = None
 
     def send_request(self, head: RequestHead, target: bytes, content: Content, host: bytes, lines: bytes) -> None:
@@ -126,7 +131,7 @@ class UpstreamConnection:
     def _count_interim(self) -> None:
         self.interim += 1
         if self.interim > MOST_INTERIM:
-            raise UpstreamFailure("The upstream sent interim responses without end.", sent=True)
+            raise MalformedAnswer("The upstream sent interim responses without end.", sent=True)
 
     def _gone(self, error: PeerGone) -> UpstreamFailure:
         message = "The upstream closed the connection before it answered."
@@ -136,19 +141,65 @@ class UpstreamConnection:
     def _malformed(self, error: ProxyError) -> ProxyError:
         if error is self.connection.failure or isinstance(error, UpstreamFailure):
             return error
-        return UpstreamFailure("The upstream's answer is not valid HTTP/1.1.", sent=True, detail=error.message)
+        return MalformedAnswer("The upstream's answer is not valid HTTP/1.1.", sent=True, detail=error.message)
 
     def release(self) -> None:
-        """Give the connection back if the exchange on it ended whole, else drop it. Never waits."""
-        if self.uploading:
-            self.stop_upload()
+        """Give the connection back if the exchange on it ended whole, else drop it. Never waits; once is enough."""
+        if self.released:
+            return
+        self.released = True
+        self.stop_upload()
         connection = self.connection
-        connection.on_eof = None
-        if connection.is_done and not self.uploading and not connection.has_pending and not connection.eof:
+        if connection.is_done and not connection.has_pending and not connection.eof:
             connection.next_cycle()
             self._pool.keep(self.key, connection)
         else:
             connection.abort()
+
+
+class UpstreamResponse:
+    """An answer: its head, and its content as far as it was read before anybody decided to relay it."""
+
+    __slots__ = ("complete", "head", "pieces", "upstream")
+
+    def __init__(self, head: ResponseHead, upstream: UpstreamConnection) -> None:
+        self.head = head
+        self.upstream = upstream
+        self.pieces: list[bytes] = []
+        self.complete = False  # ``pieces`` is all of it
+
+    async def read_content(self, most: int, seconds: float) -> bytes:
+        """Read on, until the content ends, ``most`` bytes are there or ``seconds`` have passed; what there is so far.
+
+        For an error's code, and to keep an answer while another deployment is asked. What goes wrong shows when the
+        rest is relayed.
+        """
+        connection = self.upstream.connection
+        connection.set_deadline(seconds)
+        size = 0
+        try:
+            while size < most:
+                event = await connection.next_event()
+                if not isinstance(event, h11.Data):
+                    self.complete = True
+                    self.upstream.release()
+                    break
+                self.pieces.append(bytes(event.data))
+                size += len(event.data)
+        except (Silent, PeerGone, ProxyError):
+            pass
+        return b"".join(self.pieces)
+
+    def framing(self, version: bytes) -> Fields:
+        """The field that frames the content towards a client of HTTP ``version``; none lets h11 choose."""
+        length = self.head.get(b"content-length")
+        if length:
+            return [(b"Content-Length", length.split(b",")[0])]
+        return [(b"Transfer-Encoding", b"chunked")] if version == b"1.1" and self._has_content else []
+
+    @property
+    def _has_content(self) -> bool:
+        return self.head.status not in (204, 304)
 
 
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]

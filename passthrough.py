@@ -1,0 +1,486 @@
+"""An OpenAI pass-through proxy over a pool of keys: ``python passthrough.py config.yaml``.
+
+The front door: the command line, one worker's life, and the story of one exchange (``Worker.handle_exchange``). Who
+gets a request is decided in ``router``; everything that touches bytes, sockets and files lives in ``relay``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relay import pages
+from relay.affinity import AffinityStore
+from relay.auth import authenticate
+from relay.classification import Request, classify
+from relay.command import DEMO_CONFIG, DEMO_HINT, DEMO_PROJECTS, announcement, base_url, make_parser
+from relay.configfile import check_listener, describe, parse_config, single_key_config
+from relay.downstream import Downstream, Exchange
+from relay.endpoints import shown_by
+from relay.errors import (
+    ClientGone,
+    ConfigError,
+    NotFound,
+    ProxyError,
+    Unavailable,
+    UpstreamFailure,
+    UpstreamTimeout,
+)
+from relay.fields import inbound_lines, outbound_lines
+from relay.learning import Learner, learn_from_head
+from relay.listening import CannotListen, bind, raise_descriptor_limit, unbind_unix
+from relay.log import emit, setup_logging
+from relay.metrics import ProxyMetrics, exposition, observe
+from relay.outbound import OutboundProxies
+from relay.outcomes import LONGEST_BODY, Kind, Outcome, read_outcome
+from relay.relaying import BrokenResponse, relay_response
+from relay.resources import HINT
+from relay.serving import serve
+from relay.targets import parse_target
+from relay.tls import server_context
+from relay.upstream import MalformedAnswer, StaleConnection, UpstreamPool, UpstreamResponse
+from relay.usage import price
+from relay.version import VERSION
+from router import Attempt, Route, Router, Verdict
+
+if TYPE_CHECKING:
+    import argparse
+    import socket
+    from collections.abc import Mapping, Sequence
+
+    from relay.config import Client, Config, Deployment
+    from relay.fields import ResponseHead
+    from relay.http1 import HTTP1Connection
+    from relay.log import ExchangeRecord
+    from relay.subject import Subject
+    from relay.usage import Usage
+
+SERVER_LOG = logging.getLogger("passthrough.server")
+UPSTREAM_LOG = logging.getLogger("passthrough.upstream")
+ERROR_SECONDS = 5.0  # how long the content of an error may take; its status is known already
+ERRORS_WITH_A_CODE = frozenset({401, 403, 429})  # of which the code decides what they mean (SPEC §7)
+SERVER_ERRORS = 500  # from here on an answer may be kept while another deployment is asked
+
+
+@dataclass(slots=True)
+class Passage:
+    """One exchange on its way: what was asked, where it may go, which answers came."""
+
+    exchange: Exchange
+    request: Request
+    client: Client
+    route: Route
+    responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
+    error: UpstreamFailure | None = None  # why the last attempt had no answer
+
+
+class Worker:
+    """One process's share of the proxy: a loop, a pool, a router, and the exchanges under way."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self.config = config
+        self.draining = False
+        self.router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
+        self.pool = UpstreamPool(config, OutboundProxies(environ))
+        self.affinity = AffinityStore.open(config.affinity, time.time())
+        self.metrics = ProxyMetrics(VERSION)
+        self.in_flight: dict[str, int] = {}
+        self._downstreams: dict[asyncio.Task[None], Downstream] = {}
+        self._loop = asyncio.get_running_loop()
+
+    # The story of one exchange.
+
+    async def handle_exchange(self, exchange: Exchange) -> None:
+        """Carry one request to a deployment and its response back; whatever happens, leave one record."""
+        try:
+            with exchange.leaving():
+                await self._carry(exchange)
+        except ClientGone:
+            exchange.record.status, exchange.record.outcome = 499, Kind.CLIENT_GONE.value
+            exchange.connection.abort()
+        except ProxyError as error:
+            self._answer_error(exchange, error)
+        except asyncio.CancelledError:
+            exchange.record.outcome = "drained"
+            exchange.connection.cut()
+            raise
+        except Exception:  # noqa: BLE001
+            SERVER_LOG.exception("exchange %s failed by a fault of the proxy", exchange.id)
+            self._answer_error(exchange, ProxyError("The proxy itself failed; its log says why."))
+        finally:
+            exchange.record.bytes_in = exchange.body.count
+            self._settle(exchange)
+
+    async def _carry(self, exchange: Exchange) -> None:
+        target = parse_target(exchange.head.target, allow_admin=exchange.config.listener.allow_admin)
+        if target is None:
+            self._local_page(exchange)
+            return
+        client = authenticate(exchange.head, exchange.config)
+        exchange.record.client = client.name
+        request = await classify(exchange.head, target, exchange.body, self._is_decided)
+        passage = Passage(exchange, request, client, self._resolve(exchange, request.subject, client))
+        group = passage.route.group.name
+        self.in_flight[group] = self.in_flight.get(group, 0) + 1
+        try:
+            await self._relay(passage, await self._open_response(passage))
+        finally:
+            self.in_flight[group] -= 1
+            self._release(passage)
+
+    def _is_decided(self, subject: Subject) -> bool:
+        """Whether nothing in a body can change who is asked: one deployment, a header, or an id in the path."""
+        if len(self.config.deployments) == 1:
+            return True
+        return subject.header_model is not None or any(found.place == "path" for found in subject.resources)
+
+    def _resolve(self, exchange: Exchange, subject: Subject, client: Client) -> Route:
+        """Resources restrict the scope, names decide the group."""
+        now = time.time()
+        scope = None
+        for resource in sorted(subject.resources, key=lambda one: one.place == HINT):
+            scope = scope or self.affinity.lookup(resource.kind, resource.id, now)
+        homed = subject.endpoint.stored and self.affinity.has_workspace(client.name, subject.session, now)
+        route = self.router.resolve(subject, client.name, scope=scope, started=exchange.started, homed=homed)
+        record = exchange.record
+        record.endpoint, record.group = subject.endpoint.template, route.group.name
+        record.model, record.reason, record.scope = subject.model, route.reason, route.scope
+        return route
+
+    async def _open_response(self, passage: Passage) -> UpstreamResponse:
+        """Ask one deployment after the other until an answer is worth relaying."""
+        router, route = self.router, passage.route
+        while True:
+            now = self._loop.time()
+            deployment = self._select(passage, now)
+            attempt = router.begin(route, deployment, now)
+            verdict = await self._attempt(passage, attempt, fresh=False)
+            while verdict is Verdict.REDIAL:
+                verdict = await self._attempt(passage, attempt, fresh=True)
+            if verdict is Verdict.RELAY and route.answer is not None:
+                return passage.responses[route.answer]
+            if verdict is Verdict.FAIL:
+                raise passage.error or Unavailable("No deployment answered.")
+            router.end(attempt, self._loop.time())
+
+    def _select(self, passage: Passage, now: float) -> Deployment:
+        return self.router.select(passage.route, now)
+
+    async def _attempt(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Verdict:
+        """One try at one deployment, and what to do about its outcome."""
+        began = self._loop.time()
+        passage.error = None
+        try:
+            outcome = await self._ask(passage, attempt, fresh=fresh)
+        except UpstreamFailure as error:
+            passage.error = error
+            outcome = self._outcome_of(error, attempt)
+            UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
+        now = self._loop.time()
+        self.router.record(attempt, outcome, now)
+        passage.exchange.record.attempts.append(
+            {
+                "deployment": attempt.deployment.id,
+                "outcome": outcome.kind.value,
+                "status": outcome.status,
+                "ms": round((now - began) * 1000, 3),
+            }
+        )
+        return self.router.judge(attempt, now, replayable=passage.exchange.body.replayable)
+
+    def _outcome_of(self, error: UpstreamFailure, attempt: Attempt) -> Outcome:
+        """What an attempt without an answer counts as."""
+        if isinstance(error, StaleConnection):
+            return Outcome(Kind.STALE, sent=error.sent)
+        if not error.sent:
+            return Outcome(Kind.CONNECT_FAILED, sent=False)
+        if isinstance(error, UpstreamTimeout):
+            return self.router.late(attempt, self._loop.time())
+        return Outcome(Kind.BAD_ANSWER if isinstance(error, MalformedAnswer) else Kind.RESET)
+
+    async def _ask(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Outcome:
+        """Send the request to the attempt's deployment and wait for the head of its answer. Raises UpstreamFailure."""
+        exchange, request, deployment = passage.exchange, passage.request, attempt.deployment
+        upstream = await self.pool.lease(deployment, fresh=fresh)
+        try:
+            model = passage.route.upstream_model(deployment)
+            request.rewrite_body(model)
+            own, replaced = self.pool.own_lines(deployment)
+            lines = own + outbound_lines(
+                exchange.head, replaced | self._key_names(), readable=self._is_watched(request)
+            )
+            target = request.target_for(deployment.base.path, model)
+            upstream.send_request(exchange.head, target, exchange.body, deployment.base.authority, lines)
+            timeout = self.router.head_timeout(attempt, self._loop.time())
+            head = await upstream.response_head(timeout, lambda interim: self._pass_interim(exchange, interim))
+        except BaseException:
+            upstream.release()
+            raise
+        response = passage.responses[attempt] = UpstreamResponse(head, upstream)
+        content = None
+        if head.status in ERRORS_WITH_A_CODE or head.status >= SERVER_ERRORS:
+            content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
+        return read_outcome(head.status, head.fields, content, wall=time.time())
+
+    def _key_names(self) -> frozenset[bytes]:
+        name = self.config.key_header
+        return frozenset() if name is None else frozenset({name.encode()})
+
+    @staticmethod
+    def _is_watched(request: Request) -> bool:
+        """Whether answers of this endpoint show ids or usage, so that they must come in a coding that we can read."""
+        return request.subject.endpoint.metered or bool(shown_by(request.subject).children)
+
+    @staticmethod
+    def _pass_interim(exchange: Exchange, interim: ResponseHead) -> None:
+        """Relay early hints and the like (RFC 9110 §15.2); 100 is ours to say, and HTTP/1.0 knows none."""
+        if interim.status != 100 and exchange.head.version == b"1.1":  # noqa: PLR2004 - Continue
+            exchange.connection.send_response(interim.status, interim.reason, [], inbound_lines(interim))
+            exchange.connection.flush()
+
+    async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:
+        """Commit, and move the content while it is watched."""
+        exchange, record = passage.exchange, passage.exchange.record
+        attempt = passage.route.answer
+        assert attempt is not None
+        record.deployment, record.scope = attempt.deployment.id, attempt.deployment.scope
+        record.upstream_request_id = response.head.get(b"x-request-id").decode("latin-1") or None
+        record.outcome = attempt.outcome.kind.value if attempt.outcome else None
+        record.first_byte_ms = round((self._loop.time() - exchange.started) * 1000, 3)
+        subject, scope = passage.request.subject, attempt.deployment.scope
+        learn_from_head(self.affinity, exchange.head, subject, response.head, passage.client.name, scope)
+        learner = Learner(self.affinity, subject, response.head, scope)
+        try:
+            await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
+        except BrokenResponse as error:
+            self.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
+            record.outcome, record.error = Kind.BROKEN.value, error.detail
+            UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
+        finally:
+            self._meter(record, learner.finish(), attempt.deployment)
+
+    @staticmethod
+    def _meter(record: ExchangeRecord, usage: Usage | str | None, deployment: Deployment) -> None:
+        """Note what was used, and what that costs by the file's prices."""
+        record.usage = usage
+        if deployment.prices and usage is not None and not isinstance(usage, str):
+            record.cost = price(usage, dict(deployment.prices))
+
+    @staticmethod
+    def _own_lines(exchange: Exchange, attempt: Attempt) -> bytes:
+        """The field lines that we add to a response (SPEC §6)."""
+        return b"x-passthrough-deployment: %s\r\nx-passthrough-attempts: %d\r\nx-passthrough-id: %s\r\n" % (
+            attempt.deployment.id.encode("ascii", "replace"),
+            len(exchange.record.attempts),
+            exchange.id.encode(),
+        )
+
+    def _release(self, passage: Passage) -> None:
+        """Give back every connection and end every attempt, on every path."""
+        now = self._loop.time()
+        for response in passage.responses.values():
+            response.upstream.release()
+        for attempt in passage.route.attempts:
+            self.router.end(attempt, now)
+
+    def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
+        """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""
+        record = exchange.record
+        record.outcome = record.outcome or error.code
+        record.error = getattr(error, "detail", error.message)
+        if exchange.committed:
+            exchange.connection.cut()
+        else:
+            exchange.answer(error)
+
+    def refuse(self, exchange: Exchange, error: ProxyError) -> None:
+        """Answer a head that could not be read."""
+        self._answer_error(exchange, error)
+        self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        """Leave the record of an exchange that is over."""
+        record = exchange.record
+        if exchange.is_local:
+            return
+        record.total_ms = round((self._loop.time() - exchange.started) * 1000, 3)
+        observe(self.metrics, record)
+        emit(record)
+
+    # Our own pages.
+
+    def _local_page(self, exchange: Exchange) -> None:
+        """What is answered without a deployment (SPEC §4)."""
+        path = exchange.head.target.partition(b"?")[0]
+        if exchange.head.method not in (b"GET", b"HEAD"):
+            path = b""
+        if path == b"/":
+            self._page(exchange, 200, pages.TEXT, pages.HOME)
+        elif path in pages.LIVE_PATHS:
+            self._page(exchange, 200, pages.JSON, pages.ALIVE)
+        elif path == pages.READY_PATH:
+            ready = not self.draining and self.router.available(self._loop.time())
+            self._page(exchange, 200 if ready else 503, pages.JSON, pages.readiness(ready=ready))
+        elif path == pages.METRICS_PATH:
+            if not exchange.config.listener.public_metrics:
+                authenticate(exchange.head, exchange.config)
+            self._page(exchange, 200, pages.METRICS, exposition([self._snapshot()]))
+        else:
+            raise NotFound("Unknown path. The API is below /openai/ and /v1/; set the SDK's base_url accordingly.")
+
+    def _snapshot(self) -> dict[str, Any]:
+        """The metrics of this worker, its gauges brought up to date."""
+        return self.metrics.snapshot()
+
+    @staticmethod
+    def _page(exchange: Exchange, status: int, content_type: bytes, content: bytes) -> None:
+        exchange.is_local = True
+        exchange.respond(status, content_type, content, [])
+
+    # Life.
+
+    def accept(self, connection: HTTP1Connection) -> None:
+        """Serve a connection in a task of its own, or turn it away where there are too many."""
+        downstream = Downstream(connection, self)
+        if len(self._downstreams) >= self.config.limits.connections:
+            exchange = Exchange(connection, self.config)
+            exchange.draining = True
+            self.refuse(exchange, Unavailable("Too many connections; try again in a moment."))
+            connection.close()
+            return
+        task = self._loop.create_task(downstream.serve(), name=f"client {connection.peer()}")
+        self._downstreams[task] = downstream
+        task.add_done_callback(self._downstreams.pop)
+
+    async def drain(self) -> None:
+        """Let exchanges under way finish, for as long as ``timeouts.drain`` says; then cut what is left."""
+        self.draining = True
+        for downstream in self._downstreams.values():
+            if downstream.idle:
+                downstream.connection.close()
+        tasks = set(self._downstreams)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self.config.timeouts.drain)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        self.pool.close()
+        self.affinity.close()
+
+
+# The command line.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status of SPEC §2."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        if arguments.demo:
+            return run_demo(arguments)
+        config = load(arguments, os.environ)
+        if arguments.check:
+            return check(config, strict=arguments.strict)
+        return run(config, arguments)
+    except (ConfigError, CannotListen) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
+    """The configuration that the command line asks for. Raises ConfigError."""
+    name = arguments.config or arguments.file
+    if name is None:
+        if not environ.get("OPENAI_API_KEY"):
+            raise ConfigError(["No configuration: name a config.yaml, set OPENAI_API_KEY, or try --demo."])
+        return with_options(single_key_config(environ), arguments)
+    try:
+        text = read_file(name)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError([f"{name}: cannot be read: {reason}."]) from None
+    return with_options(parse_config(text, name, environ, read_file), arguments)
+
+
+def read_file(name: str) -> str:
+    """A file's text. Raises OSError, UnicodeError."""
+    return Path(name).read_text("utf-8")
+
+
+def with_options(config: Config, arguments: argparse.Namespace) -> Config:
+    """The configuration with what the command line says instead. Raises ConfigError for an open door."""
+    listener = config.listener
+    if arguments.host is not None:
+        listener = replace(listener, host=arguments.host, unix=None)
+    if arguments.port is not None:
+        listener = replace(listener, port=arguments.port, unix=None)
+    if arguments.workers is not None:
+        listener = replace(listener, workers=arguments.workers)
+    problem = check_listener(config, listener.host)
+    if problem is not None:
+        raise ConfigError([problem])
+    return replace(config, listener=listener)
+
+
+def check(config: Config, *, strict: bool) -> int:
+    """``--check``: say what would be served."""
+    for warning in config.warnings:
+        print(warning, file=sys.stderr)
+    print(describe(config))
+    return 2 if strict and config.warnings else 0
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    raise_descriptor_limit()
+    for warning in config.warnings:
+        print(warning, file=sys.stderr)
+    sockets = bind(config.listener)
+    asyncio.run(run_worker(config, sockets, arguments))
+    for sock in sockets:
+        unbind_unix(config.listener, sock)
+    return 0
+
+
+async def run_worker(config: Config, sockets: list[socket.socket], arguments: argparse.Namespace) -> None:
+    """One worker's life, from its loop's first turn to its last."""
+    logs = setup_logging(config.logging, level=arguments.log_level)
+    try:
+        worker = Worker(config, os.environ)
+        tls = server_context(config.listener.tls) if config.listener.tls is not None else None
+        await serve(worker, sockets, tls, lambda: print(announcement(config, sockets), file=sys.stderr, flush=True))
+    finally:
+        logs.stop()
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """``--demo``: the proxy and a make-believe OpenAI in one process."""
+    return asyncio.run(demonstrate(arguments))
+
+
+async def demonstrate(arguments: argparse.Namespace) -> int:
+    """Start the demo upstream, and the proxy over two of its projects."""
+    from relay.demo import DemoUpstream  # nobody else needs it
+
+    upstream = DemoUpstream(DEMO_PROJECTS)
+    await upstream.start()
+    try:
+        text = DEMO_CONFIG % {"base": upstream.base_url}
+        config = with_options(parse_config(text, "demo", {}, read_file), arguments)
+        sockets = bind(config.listener)
+        print(DEMO_HINT % {"url": base_url(config, sockets[0])}, file=sys.stderr, flush=True)
+        await run_worker(config, sockets, arguments)
+    finally:
+        await upstream.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

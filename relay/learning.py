@@ -1,0 +1,78 @@
+"""What an answer teaches: ids, which are stored before the bytes that show them leave, and what was used."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .endpoints import location_resource, shown_by
+from .pointers import Node
+from .resources import HINT, as_resource
+from .tap import ResponseTap
+from .usage import UNMETERED
+
+if TYPE_CHECKING:
+    from .affinity import AffinityStore
+    from .fields import RequestHead, ResponseHead
+    from .subject import Subject
+    from .usage import Usage
+
+NOTHING = Node()
+
+
+class Learner:
+    """Watches one answer that comes from ``scope``."""
+
+    __slots__ = ("_affinity", "_metered", "_scope", "_tap", "watch")
+
+    def __init__(self, affinity: AffinityStore, subject: Subject, head: ResponseHead, scope: str) -> None:
+        good = 200 <= head.status < 300  # noqa: PLR2004 - errors make nothing and cost nothing
+        endpoint = subject.endpoint
+        self._affinity = affinity
+        self._scope = scope
+        self._metered = good and endpoint.metered
+        self._tap = ResponseTap(
+            head.get(b"content-type"),
+            head.get(b"content-encoding"),
+            shown_by(subject) if good else NOTHING,
+            self._metered,
+            images=endpoint.template.startswith("/images/"),
+        )
+        self.watch = self._watch if self._tap.watching else None
+
+    def _watch(self, data: bytes | bytearray) -> None:
+        """See bytes that are about to leave."""
+        self._store(self._tap.feed(bytes(data)))
+
+    def _store(self, pairs: list[tuple[str, str]]) -> None:
+        if pairs:
+            shown = (as_resource(kind, value, "response") for kind, value in pairs)
+            kept = [(resource.kind, resource.id) for resource in shown if resource is not None]
+            self._affinity.remember(kept, self._scope, time.time())
+
+    def finish(self) -> Usage | str | None:
+        """The answer is over: what it used, ``UNMETERED`` where it should have said so, None where it uses nothing."""
+        self._store(self._tap.finish())
+        return (self._tap.usage or UNMETERED) if self._metered else None
+
+
+def learn_from_head(
+    affinity: AffinityStore, request: RequestHead, subject: Subject, head: ResponseHead, client: str, scope: str
+) -> None:
+    """What a successful answer's head shows: a ``Location``, a deletion, ids that live here, a client at work."""
+    if not 200 <= head.status < 300:  # noqa: PLR2004 - success
+        return
+    now = time.time()
+    endpoint = subject.endpoint
+    pairs = [(resource.kind, resource.id) for resource in subject.resources if resource.place != HINT]
+    made = location_resource(endpoint, head.get(b"location").decode("latin-1"))
+    if made is not None:
+        pairs.append((made.kind, made.id))
+    if pairs:
+        affinity.remember(pairs, scope, now)
+    if request.method == b"DELETE" and subject.resources:
+        last_named = [resource for resource in subject.resources if resource.place == "path"][-1:]
+        for resource in last_named:  # the last id of the path is what was deleted; those before it are its parents
+            affinity.forget(resource.kind, resource.id, now)
+    elif request.method == b"POST" and not endpoint.answer:
+        affinity.note_workspace(client, subject.session, now)

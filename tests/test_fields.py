@@ -1,0 +1,256 @@
+"""The grammar of heads, what framing is refused, and what passes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.errors import (
+    BadRequest,
+    CodingNotImplemented,
+    HeadTooLarge,
+    ProxyError,
+    TargetTooLong,
+    VersionNotSupported,
+)
+from relay.fields import (
+    check_partial_head,
+    connection_options,
+    inbound_lines,
+    outbound_lines,
+    parse_request_head,
+    parse_response_head,
+    readable_codings,
+    wants_websocket,
+)
+
+
+def request(lines: bytes, start: bytes = b"POST /v1/x HTTP/1.1") -> bytes:
+    return start + b"\r\nHost: p\r\n" + lines + b"\r\n"
+
+
+def parse(raw: bytes) -> list[tuple[bytes, bytes]]:
+    return parse_request_head(raw, 100, 200).fields[1:]
+
+
+READ = [
+    (b"A: b\r\n", [(b"A", b"b")]),
+    (b"a:b\r\n", [(b"a", b"b")]),
+    (b"A:  \t b c \t \r\n", [(b"A", b"b c")]),
+    (b"A:\r\n", [(b"A", b"")]),
+    (b"A: \r\n", [(b"A", b"")]),
+    (b"A: b\r\na: c\r\n", [(b"A", b"b"), (b"a", b"c")]),
+    (b"A: \xe4\xff\r\n", [(b"A", b"\xe4\xff")]),
+    (b"!#$%&'*+-.^_`|~9z: :;,\"\r\n", [(b"!#$%&'*+-.^_`|~9z", b':;,"')]),
+    (b"Content-Length: 5, 5\r\n", [(b"Content-Length", b"5, 5")]),
+    (b"Transfer-Encoding: Chunked\r\n", [(b"Transfer-Encoding", b"Chunked")]),
+]
+
+
+@pytest.mark.parametrize(("lines", "fields"), READ)
+def test_fields_keep_their_case_and_order(lines: bytes, fields: list[tuple[bytes, bytes]]) -> None:
+    assert parse(request(lines)) == fields
+
+
+REFUSED: list[tuple[bytes, type[ProxyError], str]] = [
+    (request(b"A : b\r\n"), BadRequest, "field name"),
+    (request(b" A: b\r\n"), BadRequest, "obs-fold"),
+    (request(b"A: b\r\n c\r\n"), BadRequest, "obs-fold"),
+    (request(b"A\r\n"), BadRequest, "field name"),
+    (request(b": b\r\n"), BadRequest, "field name"),
+    (request(b"A: b\x00\r\n"), BadRequest, "control"),
+    (request(b"A: b\x7f\r\n"), BadRequest, "control"),
+    (request(b"A: b\nB: c\r\n"), BadRequest, "bare CR or LF"),
+    (request(b"A: b\rB: c\r\n"), BadRequest, "bare CR or LF"),
+    (request(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"), BadRequest, "beside"),
+    (request(b"Content-Length: 5\r\nContent-Length: 6\r\n"), BadRequest, "different"),
+    (request(b"Content-Length: 5, 6\r\n"), BadRequest, "different"),
+    (request(b"Content-Length: +5\r\n"), BadRequest, "number of bytes"),
+    (request(b"Content-Length: -5\r\n"), BadRequest, "number of bytes"),
+    (request(b"Content-Length: 0x5\r\n"), BadRequest, "number of bytes"),
+    (request(b"Content-Length: 5 5\r\n"), BadRequest, "number of bytes"),
+    (request(b"Content-Length:\r\n"), BadRequest, "number of bytes"),
+    (request(b"Content-Length: 9223372036854775808\r\n"), BadRequest, "2\\^63"),
+    (request(b"Content-Length: 99999999999999999999999\r\n"), BadRequest, "2\\^63"),
+    (request(b"Transfer-Encoding: gzip\r\n"), CodingNotImplemented, "chunked"),
+    (request(b"Transfer-Encoding: gzip, chunked\r\n"), CodingNotImplemented, "chunked"),
+    (request(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), CodingNotImplemented, "chunked"),
+    (request(b"Transfer-Encoding:\r\n"), CodingNotImplemented, "chunked"),
+    (request(b"Transfer-Encoding: chunked\r\n", b"POST /v1/x HTTP/1.0"), BadRequest, "HTTP/1.0"),
+    (request(b"Host: q\r\n"), BadRequest, "Host"),
+    (b"GET / HTTP/1.1\r\nA: b\r\n\r\n", BadRequest, "Host"),
+    (request(b"Authorization: a\r\nAuthorization: a\r\n"), BadRequest, "Authorization"),
+    (request(b"", b"GET http://p/ HTTP/1.1"), BadRequest, "target"),
+    (request(b"", b"CONNECT p:443 HTTP/1.1"), BadRequest, "target"),
+    (request(b"", b"OPTIONS * HTTP/1.1"), BadRequest, "target"),
+    (request(b"", b"GET /a#b HTTP/1.1"), BadRequest, "fragment"),
+    (request(b"", b"GET /a\\b HTTP/1.1"), BadRequest, "backslash"),
+    (request(b"", b"GET /\xc3\xa4 HTTP/1.1"), BadRequest, "request line"),
+    (request(b"", b"GET  / HTTP/1.1"), BadRequest, "request line"),
+    (request(b"", b"GET / HTTP/1.1 "), BadRequest, "request line"),
+    (request(b"", b"G(T / HTTP/1.1"), BadRequest, "request line"),
+    (request(b"", b"GET /"), BadRequest, "request line"),
+    (request(b"", b"GET / HTTP/1.2"), VersionNotSupported, "1.0 and HTTP/1.1"),
+    (request(b"", b"GET / HTTP/2"), VersionNotSupported, "1.0 and HTTP/1.1"),
+    (request(b"", b"GET / HTTP/0.9"), VersionNotSupported, "1.0 and HTTP/1.1"),
+    (request(b"", b"GET /%s HTTP/1.1" % (b"a" * 200)), TargetTooLong, "200"),
+    (request(b"A: b\r\n" * 100), HeadTooLarge, "100 field lines"),
+]
+
+
+@pytest.mark.parametrize(("raw", "kind", "words"), REFUSED)
+def test_what_two_parsers_could_read_differently_is_refused(raw: bytes, kind: type[ProxyError], words: str) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        parse_request_head(raw, 100, 200)
+    assert type(caught.value) is kind
+
+
+def test_limits_hold_exactly() -> None:
+    assert len(parse(request(b"A: b\r\n" * 99))) == 99
+    assert parse_request_head(request(b"", b"GET /%s HTTP/1.1" % (b"a" * 199)), 100, 200).target[-1:] == b"a"
+
+
+def test_http_1_0_needs_no_host() -> None:
+    assert parse_request_head(b"GET / HTTP/1.0\r\n\r\n", 100, 200).version == b"1.0"
+
+
+PARTIAL = [
+    (b"GET /" + b"a" * 300, TargetTooLong),
+    (b"GET / HTTP/1.1\r\nA: " + b"a" * 1000, HeadTooLarge),
+    (b"GET / HTTP/1.1\nHost", BadRequest),
+    (b"\x16\x03\x01\x02", BadRequest),
+    (b" GET", BadRequest),
+    (b"\r\nGET", BadRequest),
+    (b"\xffGET", BadRequest),
+]
+
+
+@pytest.mark.parametrize(("raw", "kind"), PARTIAL)
+def test_a_beginning_that_can_never_be_right_is_refused_at_once(raw: bytes, kind: type[ProxyError]) -> None:
+    with pytest.raises(kind):
+        check_partial_head(raw, 1000, 200)
+
+
+@pytest.mark.parametrize("raw", [b"G", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: p\r\n"])
+def test_a_beginning_that_may_become_right_is_waited_for(raw: bytes) -> None:
+    check_partial_head(raw, 1000, 200)
+
+
+RESPONSES = [
+    (b"HTTP/1.1 200 OK\r\n\r\n", 200, b"OK"),
+    (b"HTTP/1.0 404\r\n\r\n", 404, b""),
+    (b"HTTP/1.1 500 \r\n\r\n", 500, b""),
+    (b"HTTP/1.1 299 all \xe4 well\r\n\r\n", 299, b"all \xe4 well"),
+]
+
+
+@pytest.mark.parametrize(("raw", "status", "reason"), RESPONSES)
+def test_status_lines_are_read(raw: bytes, status: int, reason: bytes) -> None:
+    head = parse_response_head(raw, 100)
+    assert (head.status, head.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 99 no\r\n\r\n",
+        b"HTTP/1.1 600 no\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1  200 OK\r\n\r\n",
+        b"http/1.1 200 OK\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+    ],
+)
+def test_malformed_answers_are_refused(raw: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse_response_head(raw, 100)
+
+
+def outbound(lines: bytes, replaced: frozenset[bytes] = frozenset(), *, readable: bool = False) -> bytes:
+    return outbound_lines(parse_request_head(request(lines), 100, 200), replaced, readable=readable)
+
+
+STRIPPED = [
+    b"Authorization",
+    b"api-key",
+    b"X-API-Key",
+    b"x-litellm-api-key",
+    b"X-LiteLLM-Target-Model",
+    b"x-passthrough-scope",
+    b"OpenAI-Organization",
+    b"openai-project",
+    b"Cookie",
+    b"Forwarded",
+    b"X-Forwarded-For",
+    b"Proxy-Authorization",
+    b"Proxy-Connection",
+    b"Connection",
+    b"Keep-Alive",
+    b"TE",
+    b"Trailer",
+    b"Upgrade",
+    b"Expect",
+    b"HTTP2-Settings",
+    b"X_Api_Key",  # what a CGI gateway would take for the credential
+    b"openai_organization",
+]
+
+
+@pytest.mark.parametrize("name", STRIPPED)
+def test_what_is_ours_or_of_this_hop_is_not_forwarded(name: bytes) -> None:
+    assert outbound(b"A: 1\r\n" + name + b": x\r\nB: 2\r\n") == b"A: 1\r\nB: 2\r\n"
+
+
+def test_what_passes_keeps_order_case_and_repetition() -> None:
+    lines = b"X-B: 2\r\naccept: */*\r\nX-B: 3\r\nx-stainless-lang: python\r\nContent-Type: a/b\r\nX-Empty: \r\n"
+    assert outbound(lines) == lines
+
+
+def test_connection_strips_what_it_names_but_not_what_must_stay() -> None:
+    lines = b"Connection: X-Hop, content-type\r\nX-Hop: 1\r\nx_hop: 1\r\nContent-Type: a/b\r\n"
+    assert outbound(lines) == b"Content-Type: a/b\r\n"
+
+
+def test_a_deployments_own_lines_replace_the_clients() -> None:
+    assert outbound(b"X-Team: client\r\nA: b\r\n", frozenset({b"x-team"})) == b"A: b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"gzip, deflate", b"gzip, deflate"),
+        (b"gzip, deflate, br, zstd", b"gzip, deflate"),
+        (b"br;q=1.0, gzip;q=0.8", b"gzip;q=0.8"),
+        (b"br", b"identity"),
+        (b"*", b"identity"),
+        (b"", b""),
+    ],
+)
+def test_codings_that_the_tap_cannot_read_are_not_asked_for(value: bytes, left: bytes) -> None:
+    assert readable_codings(value) == left
+
+
+def test_accept_encoding_changes_only_where_answers_are_watched() -> None:
+    assert outbound(b"Accept-Encoding: br\r\n") == b"Accept-Encoding: br\r\n"
+    assert outbound(b"A: 1\r\naccept-encoding: br, gzip\r\n", readable=True) == b"A: 1\r\naccept-encoding: gzip\r\n"
+
+
+def test_a_response_passes_without_what_belongs_to_its_connection() -> None:
+    raw = (
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nConnection: X-Hop, close\r\nKeep-Alive: 5\r\nX-Hop: 1\r\n"
+        b"Content-Length: 3\r\nset-cookie: b\r\nTrailer: x\r\nContent-Encoding: gzip\r\n\r\n"
+    )
+    assert (
+        inbound_lines(parse_response_head(raw, 100)) == b"Set-Cookie: a\r\nset-cookie: b\r\nContent-Encoding: gzip\r\n"
+    )
+    plain = parse_response_head(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 100)
+    assert inbound_lines(plain) == b"A: b\r\n"
+
+
+def test_connection_options_and_upgrades() -> None:
+    head = parse_request_head(request(b"Connection: Upgrade, x\r\nUpgrade: WebSocket\r\n"), 100, 200)
+    assert connection_options(head) == {b"upgrade", b"x"}
+    assert wants_websocket(head)
+    assert not wants_websocket(parse_request_head(request(b"Upgrade: websocket\r\n"), 100, 200))
+    assert not wants_websocket(parse_request_head(request(b"Connection: upgrade\r\nUpgrade: h2c\r\n"), 100, 200))
