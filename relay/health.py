@@ -8,14 +8,16 @@ deployments share them where they share a quota group or a key.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
+from .bounded import Bounded
 from .holds import Hold
 from .quotas import LONGEST_OUT, Quota
 from .tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Hashable, Iterator
 
     from .config import Config, Deployment
     from .outcomes import Outcome
@@ -48,13 +50,16 @@ class Health:
         self.attempts = Tally(WINDOW)
         self.failures = Tally(WINDOW)
         self.in_flight = 0
-        self.first_byte: float | None = None  # seconds to the head of an answer that comes whole, moving average
-        self.first_event: float | None = None  # the same for a stream: its head does not wait for the last word
+        # seconds to the head, moving average, infinite while unknown: of answers that come whole, and of streams,
+        # whose head does not wait for the last word
+        self.first_byte = math.inf
+        self.first_event = math.inf
         self.last_failure = -float(WINDOW)
 
     def usual(self, *, stream: bool) -> float | None:
         """Seconds this deployment usually takes to its first byte; None where nothing is known."""
-        return self.first_event if stream else self.first_byte
+        average = self.first_event if stream else self.first_byte
+        return None if average == math.inf else average
 
     def learn(self, seconds: float, *, stream: bool) -> None:
         """Take one more first byte into the average."""
@@ -130,10 +135,10 @@ class Ledger:
         self.stamp: Stamp = before.stamp if before else Stamp()  # shared: attempts begun before a reload still end
         self.exempt = frozenset(_alone(config))
         self.healths: dict[str, tuple[Deployment, Health]] = {}
-        self.quotas: dict[tuple[str, str], Quota] = before.quotas if before else {}
-        self.accounts: dict[str, Hold] = before.accounts if before else {}
-        self.keys: dict[Any, Hold] = before.keys if before else {}
-        self.accesses: dict[Any, Hold] = before.accesses if before else {}
+        self.quotas: Bounded[tuple[str, str], Quota] = before.quotas if before else Bounded(MOST_NAMES)
+        self.accounts: Bounded[str, Hold] = before.accounts if before else Bounded(MOST_NAMES)
+        self.keys: Bounded[Hashable, Hold] = before.keys if before else Bounded(MOST_NAMES)
+        self.accesses: Bounded[Hashable, Hold] = before.accesses if before else Bounded(MOST_NAMES)
         for deployment in config.deployments:
             known = before.healths.get(deployment.id) if before else None
             kept = known[1] if known and known[0] == deployment else Health()
@@ -146,10 +151,10 @@ class Ledger:
         return Member(
             deployment,
             self.healths[deployment.id][1],
-            quota=_piece(self.quotas, (deployment.quota_group, model), Quota),
-            account=_piece(self.accounts, deployment.quota_group, Hold),
-            key=_piece(self.keys, key, Hold),
-            access=_piece(self.accesses, (*key, model), Hold),
+            quota=self.quotas.made((deployment.quota_group, model), Quota),
+            account=self.accounts.made(deployment.quota_group, Hold),
+            key=self.keys.made(key, Hold),
+            access=self.accesses.made((*key, model), Hold),
         )
 
     # -- load ---------------------------------------------------------------------------------------------------------
@@ -266,14 +271,3 @@ def _empty_reset(outcome: Outcome) -> float | None:
     """Seconds until the bucket is full of which nothing remains; the other bucket's reset says nothing."""
     resets = [figures.reset for figures in (outcome.buckets or {}).values() if figures.remaining == 0 and figures.reset]
     return max(resets, default=None)
-
-
-def _piece(pieces: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    """The piece of health under ``key``, made where there is none; the oldest half goes where there are too many."""
-    piece = pieces.get(key)
-    if piece is None:
-        if len(pieces) >= MOST_NAMES:
-            for old in list(pieces)[: MOST_NAMES // 2]:
-                del pieces[old]
-        piece = pieces[key] = make()
-    return piece

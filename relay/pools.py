@@ -66,12 +66,13 @@ class Ready:
 class Pool:
     """Members of one model group, ``order`` and (where one is preferred) scope."""
 
-    __slots__ = ("_best", "_next", "_ready", "_seen", "_stamp", "group", "members", "weights")
+    __slots__ = ("_best", "_next", "_ready", "_seen", "_stamp", "everyone", "group", "members", "weights")
 
     def __init__(self, group: str, members: Sequence[Member], stamp: Stamp) -> None:
         self.group = group
         self.members = tuple(members)
         self.weights = shares([member.deployment for member in members])
+        self.everyone = Ready(self.members, self.weights)
         self._stamp = stamp
         self._seen = -1
         self._next = 0.0  # when somebody's time is over

@@ -46,11 +46,11 @@ def least_busy(ready: Ready, rng: Random, now: float, stream: bool) -> Member:  
 def latency_based(ready: Ready, rng: Random, now: float, stream: bool) -> Member:  # noqa: ARG001
     """The one whose first byte comes soonest, by its moving average; once in a hundred any."""
     members = ready.members
-    average = _FIRST_EVENT if stream else _FIRST_BYTE
-    known = [(seconds, at) for at, seconds in enumerate(map(average, members)) if seconds is not None]
-    if not known or rng.random() < EXPLORE:
-        return members[int(rng.random() * len(members))]
-    return members[min(known)[1]]
+    if rng.random() >= EXPLORE:
+        best = min(members, key=_FIRST_EVENT if stream else _FIRST_BYTE)
+        if best.health.usual(stream=stream) is not None:  # else none is known
+            return best
+    return members[int(rng.random() * len(members))]
 
 
 def headroom(ready: Ready, rng: Random, now: float, stream: bool) -> Member:  # noqa: ARG001
