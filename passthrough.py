@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-import sys
 import time
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from relay import pages
 from relay.affinity import AffinityStore
 from relay.auth import authenticate
 from relay.classification import Request, classify
-from relay.command import DEMO_CONFIG, DEMO_HINT, DEMO_PROJECTS, announcement, base_url, make_parser
-from relay.configfile import check_listener, describe, parse_config, single_key_config
+from relay.command import make_parser
 from relay.downstream import Downstream, Exchange
 from relay.endpoints import shown_by
 from relay.errors import (
     ClientGone,
-    ConfigError,
     NotFound,
     ProxyError,
     Unavailable,
@@ -35,24 +30,20 @@ from relay.errors import (
 )
 from relay.fields import inbound_lines, outbound_lines
 from relay.learning import Learner, learn_from_head
-from relay.listening import CannotListen, bind, raise_descriptor_limit, unbind_unix
-from relay.log import emit, setup_logging
+from relay.log import emit
 from relay.metrics import ProxyMetrics, exposition, observe
 from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, read_outcome
 from relay.relaying import BrokenResponse, relay_response
 from relay.resources import HINT
-from relay.serving import serve
+from relay.starting import start
 from relay.targets import parse_target
-from relay.tls import server_context
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamPool, UpstreamResponse
 from relay.usage import price
 from relay.version import VERSION
 from router import Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
-    import argparse
-    import socket
     from collections.abc import Mapping, Sequence
 
     from relay.config import Client, Config, Deployment
@@ -376,110 +367,9 @@ class Worker:
         self.affinity.close()
 
 
-# The command line.
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status of SPEC §2."""
-    arguments = make_parser().parse_args(argv)
-    try:
-        if arguments.demo:
-            return run_demo(arguments)
-        config = load(arguments, os.environ)
-        if arguments.check:
-            return check(config, strict=arguments.strict)
-        return run(config, arguments)
-    except (ConfigError, CannotListen) as error:
-        print(error, file=sys.stderr)
-        return 2
-
-
-def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
-    """The configuration that the command line asks for. Raises ConfigError."""
-    name = arguments.config or arguments.file
-    if name is None:
-        if not environ.get("OPENAI_API_KEY"):
-            raise ConfigError(["No configuration: name a config.yaml, set OPENAI_API_KEY, or try --demo."])
-        return with_options(single_key_config(environ), arguments)
-    try:
-        text = read_file(name)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError([f"{name}: cannot be read: {reason}."]) from None
-    return with_options(parse_config(text, name, environ, read_file), arguments)
-
-
-def read_file(name: str) -> str:
-    """A file's text. Raises OSError, UnicodeError."""
-    return Path(name).read_text("utf-8")
-
-
-def with_options(config: Config, arguments: argparse.Namespace) -> Config:
-    """The configuration with what the command line says instead. Raises ConfigError for an open door."""
-    listener = config.listener
-    if arguments.host is not None:
-        listener = replace(listener, host=arguments.host, unix=None)
-    if arguments.port is not None:
-        listener = replace(listener, port=arguments.port, unix=None)
-    if arguments.workers is not None:
-        listener = replace(listener, workers=arguments.workers)
-    problem = check_listener(config, listener.host)
-    if problem is not None:
-        raise ConfigError([problem])
-    return replace(config, listener=listener)
-
-
-def check(config: Config, *, strict: bool) -> int:
-    """``--check``: say what would be served."""
-    for warning in config.warnings:
-        print(warning, file=sys.stderr)
-    print(describe(config))
-    return 2 if strict and config.warnings else 0
-
-
-def run(config: Config, arguments: argparse.Namespace) -> int:
-    """Serve until told to stop."""
-    raise_descriptor_limit()
-    for warning in config.warnings:
-        print(warning, file=sys.stderr)
-    sockets = bind(config.listener)
-    asyncio.run(run_worker(config, sockets, arguments))
-    for sock in sockets:
-        unbind_unix(config.listener, sock)
-    return 0
-
-
-async def run_worker(config: Config, sockets: list[socket.socket], arguments: argparse.Namespace) -> None:
-    """One worker's life, from its loop's first turn to its last."""
-    logs = setup_logging(config.logging, level=arguments.log_level)
-    try:
-        worker = Worker(config, os.environ)
-        tls = server_context(config.listener.tls) if config.listener.tls is not None else None
-        await serve(worker, sockets, tls, lambda: print(announcement(config, sockets), file=sys.stderr, flush=True))
-    finally:
-        logs.stop()
-
-
-def run_demo(arguments: argparse.Namespace) -> int:
-    """``--demo``: the proxy and a make-believe OpenAI in one process."""
-    return asyncio.run(demonstrate(arguments))
-
-
-async def demonstrate(arguments: argparse.Namespace) -> int:
-    """Start the demo upstream, and the proxy over two of its projects."""
-    from relay.demo import DemoUpstream  # nobody else needs it
-
-    upstream = DemoUpstream(DEMO_PROJECTS)
-    await upstream.start()
-    try:
-        text = DEMO_CONFIG % {"base": upstream.base_url}
-        config = with_options(parse_config(text, "demo", {}, read_file), arguments)
-        sockets = bind(config.listener)
-        print(DEMO_HINT % {"url": base_url(config, sockets[0])}, file=sys.stderr, flush=True)
-        await run_worker(config, sockets, arguments)
-    finally:
-        await upstream.close()
-    return 0
+    return start(make_parser().parse_args(argv), Worker)
 
 
 if __name__ == "__main__":
