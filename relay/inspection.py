@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import AmbiguousBody
-from .jsonscan import Found, JSONScanner, Plan
-from .jsontext import literal
+from .jsonscan import Found, JSONScanner
+from .jsontext import Plan, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ class JSONPeek(JSONScanner):
         self.model: Found | None = None  # the top-level ``model``, when it is a string
         self.scalars: dict[str, object] = {}  # top-level stream, store, background (bool), prompt_cache_key (str)
         self._names: list[str] = []
-        self._said: set[str] = set()
+        self._said: tuple[str, ...] = ()  # of those that may come once
         self._cut: Splice | None = None
 
     @property
@@ -112,25 +112,30 @@ class JSONPeek(JSONScanner):
         return sorted(splices, key=lambda splice: splice.start)
 
     def _enter(self, plan: Plan) -> None:
-        role = plan.role
-        if role in ONCE:
-            if role in self._said:
-                raise named_twice(str(role))
-            self._said.add(str(role))
+        role = plan.role or ""
+        if role not in ONCE:
+            self.scalars.pop(role, None)
+        elif role in self._said:
+            raise named_twice(role)
         else:
-            self.scalars.pop(str(role), None)
+            self._said += (role,)
 
     def _string(self, plan: Plan, raw: bytes, start: int) -> None:
-        super()._string(plan, raw, start)
-        role = plan.role
-        if role is None or role in FLAGS or (text := self._afford(raw)) is None:
+        text, role, kind = self._afford(raw), plan.role, plan.kind
+        if text is None:
             return
-        if role == MODEL:
-            self.model = Found(MODEL, text, start, start + len(raw))
-        elif role in TEXTS:
+        if role == MODEL or kind is not None:
+            found = Found(kind or MODEL, text, start, start + len(raw))
+            if role == MODEL:
+                self.model = found
+            if kind is not None:
+                self.found.append(found)
+        if role in TEXTS:
             self.scalars[role] = text
-        else:
-            self._names += listed(text) if role == NAMES else filter(None, [text.strip()])
+        elif role == NAMES:
+            self._names += listed(text)
+        elif role == NAME and (name := text.strip()):
+            self._names.append(name)
 
     def _scalar(self, plan: Plan, raw: bytes) -> None:
         if plan.role in FLAGS and raw in BOOLEANS:

@@ -7,7 +7,8 @@ order of tokens below places of no interest, numbers, escapes, trailing commas, 
 left to the upstream's parser: it sees the members that we saw, or an error.
 
 A container that is whole in its piece and at most ``LEVELS`` deep is matched by one regular expression; what is cut by
-the piece's end, escaped or deeper takes one small step per token. Both ways see the same, at a cost that is linear.
+the piece's end, escaped or deeper takes one small step per token. Both ways see the same in a valid text, at a cost
+that is linear in any; where a text is malformed, the small steps refuse some of what the expression lets pass.
 """
 
 from __future__ import annotations
@@ -31,25 +32,22 @@ from .jsontext import (
     MEMBER,
     OBJECT,
     OBJECT_END,
-    PLAIN,
     QUOTE,
     REST,
     SCALAR,
     SCALAR_FORM,
     STRING_FORM,
     UP,
+    Plan,
     balance,
     decode,
     literal,
     past,
 )  # fmt: skip
-from .pointers import ANY
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
-
-    from .pointers import Node
 
     Step = Callable[["JSONScanner", bytes, int], int]
 
@@ -69,45 +67,6 @@ class Found:
     start: int
     stop: int
     quoted: bool = True  # written as a JSON string; False: the bare content of a form part
-
-
-class Plan:
-    """A place as the scanner wants it: members by the bytes of their key, and what must occur before a find below."""
-
-    __slots__ = ("in_array", "in_object", "kind", "members", "needles", "other", "role", "unmarked")
-
-    def __init__(self, node: Node | None, role: str | None = None) -> None:
-        children = {} if node is None else node.children
-        self.kind = None if node is None else node.kind
-        self.role = role  # what a subclass of the scanner does with it
-        self.members = {literal(name): Plan(child) for name, child in children.items()}
-        self.other = self.members.pop(literal(ANY), None)
-        self.in_object, self.in_array = bool(children), self.other is not None
-        self.needles: tuple[bytes, ...] = ()
-        self.unmarked = False  # something may be found below that no needle precedes
-        self._mark()
-
-    def _mark(self) -> None:
-        """Note the last key of every way down: where none of these occurs, nothing is found."""
-        needles: set[bytes] = set()
-        for key, plan in [*self.members.items(), (b"*", self.other)]:
-            if plan is None:
-                continue
-            needles.update(plan.needles)
-            if plan.kind is not None or plan.unmarked:
-                if PLAIN(key):
-                    needles.add(key)
-                else:
-                    self.unmarked = True
-        self.needles = tuple(sorted(needles))
-
-    def occurs_in(self, data: bytes, start: int, stop: int) -> bool:
-        """Whether a container at this place, complete at ``start`` to ``stop``, can hold anything of interest."""
-        if not (self.in_object if data[start] == OBJECT else self.in_array):
-            return False
-        if self.unmarked or data.find(b"\\u00", start, stop) >= 0:  # how a needle could be written otherwise
-            return True
-        return any(data.find(needle, start, stop) >= 0 for needle in self.needles)
 
 
 class JSONScanner:
@@ -165,11 +124,12 @@ class JSONScanner:
     # Steps: each takes the piece and a position in it, and returns how far it came.
 
     def _start(self, data: bytes, at: int) -> int:
-        at = past(LEAD, data, at)
-        if at == len(data):
-            return at
+        if data[at] != OBJECT:
+            at = past(LEAD, data, at)
+            if at == len(data):
+                return at
         plan = self._plan
-        if plan is None or not (data[at] == OBJECT or (data[at] == ARRAY and plan.in_array)):
+        if data[at] != OBJECT and not (data[at] == ARRAY and plan is not None and plan.in_array):
             return self._rest(data, at)
         self._opened = self._base + at + 1
         return self._open(data, at)

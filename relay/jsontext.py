@@ -1,4 +1,4 @@
-"""JSON as bytes: the patterns that a scanner moves by, and string literals.
+"""JSON as bytes: the patterns that a scanner moves by, string literals, and the places to look at.
 
 Repeated groups are possessive throughout: what was matched is never tried in another way, so every match costs at most
 ``LEVELS`` looks at a byte, whatever the text.
@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
+
+from .pointers import ANY
+
+if TYPE_CHECKING:
+    from .pointers import Node
 
 LEVELS = 8  # a JSON schema within a tool is seven deep; each level adds 60 bytes of pattern
 
@@ -32,7 +38,13 @@ def _nested(levels: int) -> tuple[bytes, bytes]:
 _BLANK = rb"[ \t\r\n]*+"
 _FILL = rb"[-+.,:\w \t\r\n]*+"  # all that may stand outside strings but brackets
 _REST = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
-_STRING = rb'"' + _REST + rb'"'
+# Looking for quotes alone is several times as fast as looking for backslashes, too. A quote with one or three of these
+# before it is part of the string, with none or two it is the end; where there are more, this is no match, and the
+# small steps take the string.
+_STRING = (
+    rb'"[^"]*+"(?:(?<!\\")'
+    rb'|(?:(?:(?<=[^\\]\\")|(?<=[^\\]\\\\\\"))[^"]*+")*+(?:(?<!\\")|(?<=[^\\]\\\\")))'
+)
 _VALUE = rb"(?:(" + _STRING + rb")|([-+.\w]++)|(" + _nested(LEVELS)[1] + rb"))" + _BLANK
 _, _SMALL = _nested(4)
 
@@ -59,8 +71,9 @@ def literal(name: str) -> bytes:
 def decode(raw: bytes) -> str | None:
     """The text of a JSON string literal, or None where it is no Unicode text: bad UTF-8, half a surrogate pair."""
     try:
-        text = raw.decode()
-        text = text[1:-1] if "\\" not in text else str(json.loads(text, strict=False))
+        if b"\\" not in raw:
+            return raw[1:-1].decode()
+        text = str(json.loads(raw, strict=False))
         text.encode()
     except ValueError:  # UnicodeError and JSONDecodeError are such
         return None
@@ -82,3 +95,45 @@ def past(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
     match = pattern.match(data, at)
     assert match is not None
     return match.end()
+
+
+class Plan:
+    """A place as the scanner wants it: members by the bytes of their key, and what must occur before a find below."""
+
+    __slots__ = ("in_array", "in_object", "kind", "members", "needles", "other", "role", "unmarked")
+
+    def __init__(self, node: Node | None, role: str | None = None) -> None:
+        children = {} if node is None else node.children
+        self.kind = None if node is None else node.kind
+        self.role = role  # what a subclass of the scanner does with it
+        self.members = {literal(name): Plan(child) for name, child in children.items()}
+        self.other = self.members.pop(literal(ANY), None)
+        self.in_object, self.in_array = bool(children), self.other is not None
+        self.needles: tuple[bytes, ...] = ()
+        self.unmarked = False  # something may be found below that no needle precedes
+        self._mark()
+
+    def _mark(self) -> None:
+        """Note the last key of every way down: where none of these occurs, nothing is found."""
+        needles: set[bytes] = set()
+        for key, plan in [*self.members.items(), (b"*", self.other)]:
+            if plan is None:
+                continue
+            needles.update(plan.needles)
+            if plan.kind is not None or plan.unmarked:
+                if PLAIN(key):
+                    needles.add(key)
+                else:
+                    self.unmarked = True
+        self.needles = tuple(sorted(needles))
+
+    def occurs_in(self, data: bytes, start: int, stop: int) -> bool:
+        """Whether a container at this place, complete at ``start`` to ``stop``, can hold anything of interest."""
+        if not (self.in_object if data[start] == OBJECT else self.in_array):
+            return False
+        if self.unmarked or data.find(b"\\u00", start, stop) >= 0:  # how a needle could be written otherwise
+            return True
+        for needle in self.needles:  # noqa: SIM110 (any() would cost as much as the search)
+            if data.find(needle, start, stop) >= 0:
+                return True
+        return False
