@@ -137,7 +137,7 @@ def run_members(call: Call, thread: JSON, assistant: JSON) -> JSON:
         "expires_at": now + 600,
         **stamps,
         **limits,
-        **{name: body.get(name) or assistant[name] for name in inherited},
+        **{name: assistant[name] if body.get(name) is None else body[name] for name in inherited},
         "metadata": body.get("metadata") or {},
         "truncation_strategy": {"type": "auto", "last_messages": None},
         "tool_choice": body.get("tool_choice") or "auto",
@@ -242,7 +242,7 @@ def cancel_run(call: Call) -> JSON:
 ASSISTANT = Row(
     "/assistants", "assistant", "assistant.deleted",
     takes={
-        "name": None, "description": None, "model": None, "instructions": None, "tools": [], "metadata": {},
+        "name": None, "description": None, "model": None, "instructions": "", "tools": [], "metadata": {},
         "temperature": 1.0, "top_p": 1.0, "response_format": "auto",
     },
 )  # fmt: skip

@@ -86,6 +86,39 @@ class Blob:
             yield self._file.read(PIECE)
 
 
+class Joined:
+    """Several blobs that read as one: an upload's parts, which nobody copies."""
+
+    __slots__ = ("_blobs",)
+
+    def __init__(self, blobs: list[Blob | Joined]) -> None:
+        self._blobs = blobs
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(blob.size for blob in self._blobs)
+
+    @property
+    def sha256(self) -> str:
+        """The hashes of the blobs, one after the other."""
+        return " ".join(blob.sha256 for blob in self._blobs)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every blob is."""
+        return all(blob.whole for blob in self._blobs)
+
+    def read(self) -> bytes:
+        """All bytes."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """All bytes, a piece at a time."""
+        for blob in self._blobs:
+            yield from blob.pieces()
+
+
 @dataclass(slots=True)
 class Part:
     """One part of a form: its name, its file's name if it is one, and its content."""

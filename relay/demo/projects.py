@@ -159,11 +159,16 @@ class Project:
         self.known: dict[str, set[str]] = {}  # kind -> ids, below whatever parent
         self.attached: dict[str, Any] = {}  # id -> what belongs to it and is never shown
         self.work: dict[str, tuple[float, Callable[[], object]]] = {}
+        self._below: dict[str, set[str]] = {}  # parent -> kinds that have a shelf below it
         self._secret = world.rng.randbytes(16)
 
     def shelf(self, kind: str, parent: str = "") -> dict[str, JSON]:
         """The things of a kind below ``parent``, oldest first."""
-        return self.shelves.setdefault((kind, parent), {})
+        shelf = self.shelves.get((kind, parent))
+        if shelf is None:
+            shelf = self.shelves[kind, parent] = {}
+            self._below.setdefault(parent, set()).add(kind)
+        return shelf
 
     def new(self, kind: str, parent: str = "", /, **members: Any) -> JSON:
         """Make a thing with a fresh id and put it on its shelf; ``members`` may replace what is filled in."""
@@ -180,12 +185,16 @@ class Project:
         return thing
 
     def drop(self, kind: str, id_: str, parent: str = "") -> None:
-        """Forget a thing and what is attached to it."""
+        """Forget a thing, what is attached to it, and what is below it."""
         self.shelf(kind, parent).pop(id_, None)
         if kind not in {"vector_store_file", "item"}:  # of which others hold the content
             self.attached.pop(id_, None)
         self.known.get(kind, set()).discard(id_)
         self.work.pop(id_, None)
+        for below in self._below.pop(id_, ()):
+            for child in list(self.shelves[below, id_]):
+                self.drop(below, child, id_)
+            del self.shelves[below, id_]
 
     def get(self, kind: str, id_: str, parent: str = "") -> JSON:
         """A thing of this project, or OpenAI's 404 about it."""

@@ -1,4 +1,4 @@
-"""Things that are made, listed, looked at, changed and deleted: the shared verbs, and the table of the plain ones."""
+"""Things that are made, listed, looked at, changed and deleted: the shared verbs, for the rooms that own them."""
 
 from __future__ import annotations
 
@@ -98,6 +98,3 @@ def plain(row: Row) -> Routes:
         f"POST {one}": update,
         f"DELETE {one}": delete(row.deleted),
     }
-
-
-ROUTES: Routes = {}

@@ -46,10 +46,10 @@ class Match:
         return things
 
 
-def build(tables: Iterable[Routes]) -> Node:
+def build(others: Iterable[Routes]) -> Node:
     """Make the tree of rows like ``"GET /threads/{thread}/runs/{run}"``."""
     root = Node()
-    for table in tables:
+    for table in others:
         for row, handler in table.items():
             method, path = row.split(" ")
             node = root
@@ -98,6 +98,17 @@ def unknown(method: str, path: str) -> APIError:
 
 def all_routes() -> Node:
     """The whole API."""
-    from . import answers, assistants, files, resources, stores  # here, since they are in a ring
+    from . import (
+        answers,
+        assistants,
+        conversations,
+        files,
+        media,
+        others,
+        responses,
+        stores,
+        tuning,
+    )  # here, since they are in a ring
 
-    return build(room.ROUTES for room in (answers, assistants, files, resources, stores))
+    rooms = (answers, assistants, conversations, files, media, responses, stores, others, tuning)
+    return build(room.ROUTES for room in rooms)
