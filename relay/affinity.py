@@ -123,7 +123,7 @@ class AffinityStore:
         if not self._synced_at <= now < self._synced_at + SYNC_SECONDS:
             self._sync(now)
         hour = int(now) // HOUR
-        is_new = False
+        fresh = 0
         for kind, id in pairs:  # noqa: A001
             key = fingerprint(kind, id)
             life = LIVES.get(kind, DEFAULT_LIFE)
@@ -137,9 +137,9 @@ class AffinityStore:
             row = (scope, hour, life)
             self._cache(key, row)
             self._enqueue(key, row)
-            is_new = True
-        if is_new:
-            self._flush(now)
+            fresh += 1
+        if fresh:
+            self._flush(now, fresh)
 
     def forget(self, kind: str, id: str, now: float, scope: str | None = None) -> None:  # noqa: A002
         """Drop an id: it was deleted, or ``scope`` answered 404.
@@ -172,7 +172,7 @@ class AffinityStore:
         return at is not None and 0 <= now - at < MISS_SECONDS
 
     def count(self) -> int:
-        """How many ids are stored: exact up to some thousands, an estimate good to a few per cent beyond."""
+        """How many ids are stored: exact up to a thousand, an estimate good to a few per cent beyond."""
         database = self._file.opened
         if database is not None:
             with contextlib.suppress(StoreError):  # the next write will say what is wrong
@@ -255,8 +255,8 @@ class AffinityStore:
             self._file.failed(error, now)
             return None
 
-    def _flush(self, now: float) -> None:
-        """Write what is pending, unless that failed a moment ago."""
+    def _flush(self, now: float, fresh: int = 0) -> None:
+        """Write what is pending, the ``fresh`` last rows at any rate, unless writing failed a moment ago."""
         if now < self._write_at <= now + RETRY_SECONDS:
             return
         database = self._file.database(now)
@@ -264,16 +264,16 @@ class AffinityStore:
             self._pending.clear()  # the cache is all there is
             return
         try:
-            self._write(database, int(now) // HOUR)
+            self._write(database, int(now) // HOUR, max(fresh, BATCH))
         except StoreError as error:
             self._write_at = now + RETRY_SECONDS
             self._file.failed(error, now)
         else:
             self._file.worked()
 
-    def _write(self, database: Database, hour: int) -> None:
+    def _write(self, database: Database, hour: int, size: int = BATCH) -> None:
         """One transaction, the newest first: after a long wait the rest takes its turns."""
-        batch = list(islice(reversed(self._pending.items()), BATCH))
+        batch = list(islice(reversed(self._pending.items()), size))
         database.write(batch, self._pending_unions, hour)
         for key, _ in batch:
             del self._pending[key]

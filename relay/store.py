@@ -32,12 +32,12 @@ QUICK_CHECK_BYTES = 32 << 20  # up to here the whole file is checked at start (a
 PROBES = 64  # beyond it so many random places are
 CHECKPOINT_ROWS = 1000  # rows written between two checkpoints; each row dirties about one page
 LOG_PAGES = 8192  # 32 MB
-COUNTED = 4096  # a table of more rows than this is estimated
-SAMPLES, SAMPLE = 4, 1024  # stretches, and rows in each, that an estimate looks at
+COUNTED = 1024  # a table of more rows than this is estimated
+SAMPLES, SAMPLE = 4, 512  # stretches, and rows in each, that an estimate looks at: good to about two per cent
 
 SWEEP_EVERY = 64  # rows written between two sweeps
 WINDOW = 1024  # rows that one sweep looks at
-EVICTED = 80  # rows of them that go at least when there are too many: more than were written meanwhile
+EVICTED = 12  # one row of so many goes at least when there are too many: more than were written meanwhile
 
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 
@@ -90,7 +90,7 @@ class Database:
         self._names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
         self._hand = _anywhere()
-        self._unswept = self._uncheckpointed = 0
+        self._unswept = self._uncheckpointed = self._sweeps = self._size = 0
         self._checkpointer: threading.Thread | None = None
         self.closed = False
         if path != MEMORY:
@@ -113,8 +113,12 @@ class Database:
 
     def _prepare(self) -> None:
         self._claim()
-        self._check()
+        size = self._value("PRAGMA page_count") * self._value("PRAGMA page_size")
+        if size <= QUICK_CHECK_BYTES:
+            self._check()
         migrate(self._connection)
+        if size > QUICK_CHECK_BYTES:
+            self._probe()
         self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         self._load_scopes()
 
@@ -135,15 +139,15 @@ class Database:
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _check(self) -> None:
-        """Find damage in bounded time: reading 1 GB takes seconds, and damage that is met later is handled then."""
-        size = self._value("PRAGMA page_count") * self._value("PRAGMA page_size")
-        if size <= QUICK_CHECK_BYTES:
-            verdict = self._value("PRAGMA quick_check(1)")
-            if verdict != "ok":
-                raise Damaged(str(verdict))
-        else:
-            for _ in range(PROBES):
-                self._connection.execute(SURVEY, (_anywhere(), 8)).fetchone()
+        """Read all of it."""
+        verdict = self._value("PRAGMA quick_check(1)")
+        if verdict != "ok":
+            raise Damaged(str(verdict))
+
+    def _probe(self) -> None:
+        """Read some of it: all of 1 GB takes seconds, and damage that is met later is dealt with then."""
+        for _ in range(PROBES):
+            self._connection.execute(SURVEY, (_anywhere(), 8)).fetchone()
 
     def _value(self, query: str) -> Any:
         return self._connection.execute(query).fetchone()[0]
@@ -212,19 +216,21 @@ class Database:
             self._connection.execute(DROP_EXPIRED, (start, end, hour))
         if length and latest > hour + 1:
             self._connection.execute(PULL_BACK, (start, end, hour))
-        if length == WINDOW or start == LOWEST:  # else it is the table's end, and too short to judge by
-            self._evict(start, end, length * (HIGHEST - LOWEST) // (end - start))
-
-    def _evict(self, start: int, end: int, count: int) -> None:
-        """Drop the oldest rows of a stretch if the table, which has some ``count`` rows, has too many."""
-        excess = count - self.max_entries
+        excess = self._excess()
         if excess > 0:
-            # The same share of every stretch, and what arrived since the last one: so the table shrinks to its bound.
-            share = min(excess, EVICTED + WINDOW * excess // count)
-            self._connection.execute(DROP_OLDEST, (start, end, share))
+            # The same share of every stretch, and what arrived meanwhile: so the table shrinks to its bound and stays.
+            share = length * excess // (self.max_entries + excess) + length // EVICTED + 1
+            self._connection.execute(DROP_OLDEST, (start, end, min(excess, share)))
+
+    def _excess(self) -> int:
+        """How many rows there are too many, more or less; counted seldom while the bound is far."""
+        self._sweeps += 1
+        if self._sweeps % 16 == 0 or self._size > self.max_entries - self.max_entries // 50 - 16 * SWEEP_EVERY:
+            self._size = self._count()
+        return self._size - self.max_entries
 
     def count(self) -> int:
-        """How many rows there are; beyond ``COUNTED`` an estimate, good to about two per cent."""
+        """How many rows there are; beyond ``COUNTED`` an estimate."""
         try:
             return self._count()
         except self._error as error:
@@ -234,13 +240,14 @@ class Database:
         exact: int = self._value(f"SELECT count(*) FROM (SELECT 1 FROM resources LIMIT {COUNTED + 1})")  # noqa: S608
         if exact <= COUNTED:
             return exact
-        rows = width = 0
-        for _ in range(SAMPLES):
-            start = _anywhere()
-            end, length, _, _ = self._connection.execute(SURVEY, (start, SAMPLE)).fetchone()
-            rows += length
-            width += (HIGHEST if length < SAMPLE else end) - start
-        return rows * (HIGHEST - LOWEST) // max(width, 1)
+        return sum(self._extrapolate(_anywhere()) for _ in range(SAMPLES)) // SAMPLES
+
+    def _extrapolate(self, start: int) -> int:
+        """How many rows there were if all of the table were as dense as the stretch that begins here."""
+        end, length, _, _ = self._connection.execute(SURVEY, (start, SAMPLE)).fetchone()
+        if length < SAMPLE:
+            end = HIGHEST
+        return int(length * (HIGHEST - LOWEST) // max(end - start, 1))
 
     def unions(self) -> list[tuple[str, str]]:
         """All pairs of scopes that were said to be one."""
@@ -280,9 +287,11 @@ def _checkpoint(path: str) -> None:
     with contextlib.suppress(sqlite3.Error):  # the log grows until one succeeds; what is wrong, writing will say
         connection = sqlite3.connect(path, timeout=1)
         try:
-            _, length, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if length > max(done, LOG_PAGES):
-                # Under constant load the log is never all done, and so never begun anew: lock writers out for the rest.
+            _, length, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if length > LOG_PAGES:
+                # Under constant load something is written meanwhile each time, and the log never begun anew: so writers
+                # are locked out for the little that is left after another round.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         finally:
             connection.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 
@@ -32,6 +33,7 @@ class StoreFile:
         self._bound = max_entries if self.path != MEMORY else min(max_entries, MEMORY_ENTRIES)
         self._database: Database | None = None
         self._reopen_at = 0.0
+        self._damaged_at: float | None = None
         self._fallen_back = False  # the file could not be opened, and that was said
         self._waited = False  # a lock was not given in time
         self._troubled = False  # a call failed, and that was said; no write has succeeded since
@@ -60,39 +62,47 @@ class StoreFile:
     def open(self, now: float, patience: float = OPENING_SECONDS) -> None:
         """Close what is open and open the file, waiting up to ``patience`` seconds for a process that has locked it."""
         self.close()
-        for _ in range(2):
-            identity = identify(self.path)
-            try:
-                self._database = Database(self.path, self._bound, patience)
-            except Damaged as error:
-                if not self._set_aside(identity, error, now):
-                    break
-            except StoreError as error:
-                self._fall_back(error)
-                break
-            else:
-                self.openings += self.path != MEMORY
-                if self._fallen_back:
-                    log.info("affinity: %s can be used again", self.path)
-                self._fallen_back = False
-                return
-        self._reopen_at = now + REOPEN_SECONDS
-        with contextlib.suppress(StoreError):  # no sqlite at all
-            self._database = Database(MEMORY, min(self._bound, MEMORY_ENTRIES))
+        try:
+            self._database = self._connect(now, patience)
+        except StoreError as error:
+            self._fall_back(error, now)
+            return
+        self.openings += self.path != MEMORY
+        if self._fallen_back:
+            self._fallen_back = False
+            log.info("affinity: %s can be used again", self.path)
+
+    def _connect(self, now: float, patience: float) -> Database:
+        """Open the file, or a new one where it is damaged."""
+        identity = identify(self.path)
+        try:
+            return Database(self.path, self._bound, patience)
+        except Damaged as damage:
+            self._set_aside(identity, damage, now)
+            return Database(self.path, self._bound, patience)
 
     def failed(self, error: StoreError, now: float) -> None:
         """A call of the database failed: nothing but a warning, unless the file is damaged."""
         if isinstance(error, Damaged):
-            identity = identify(self.path)
-            is_ours = self._database is not None and self._database.is_current()
-            self.close()
-            if not is_ours or self._set_aside(identity, error, now):
-                self.open(now)
+            self._replace(error, now)
         elif isinstance(error, Busy) and not self._waited:
             self._waited = True  # once is nothing: a checkpoint waits for the disk
         elif not self._troubled:
             self._troubled = True
             log.warning("affinity: cannot use %s now: %s (until then new ids wait in memory)", self.path, error)
+
+    def _replace(self, damage: Damaged, now: float) -> None:
+        """Begin a new file in the place of the damaged one that is open."""
+        identity = identify(self.path)
+        is_there = self._database is not None and self._database.is_current()
+        self.close()
+        try:
+            if is_there:  # else another process has done it
+                self._set_aside(identity, damage, now)
+        except StoreError as error:
+            self._fall_back(error, now)
+        else:
+            self.open(now)
 
     def worked(self) -> None:
         """A write succeeded."""
@@ -107,25 +117,27 @@ class StoreFile:
             self._database.close()
             self._database = None
 
-    def _fall_back(self, error: StoreError) -> None:
+    def _fall_back(self, error: StoreError, now: float) -> None:
+        """Let memory stand in, and say so once."""
         if not self._fallen_back:
             outlook = f"ids are remembered in memory only; tried again every {REOPEN_SECONDS:.0f} s"
             log.warning("affinity: cannot use %s: %s (%s)", self.path, error, outlook)
         self._fallen_back = True
+        self._reopen_at = now + REOPEN_SECONDS
+        with contextlib.suppress(StoreError):  # no sqlite at all
+            self._database = Database(MEMORY, min(self._bound, MEMORY_ENTRIES))
 
-    def _set_aside(self, identity: tuple[int, int] | None, damage: Damaged, now: float) -> bool:
-        """Rename the damaged file; False if that fails, and memory has to do."""
-        try:
-            target = set_aside(self.path, identity, f"damaged-{int(now)}")
-        except StoreError as error:
-            self._fall_back(error)
-            return False
+    def _set_aside(self, identity: tuple[int, int] | None, damage: Damaged, now: float) -> None:
+        """Rename the damaged file, unless that was done a moment ago: then the disk is what is damaged."""
+        if self._damaged_at is not None and self._damaged_at <= now < self._damaged_at + REOPEN_SECONDS:
+            raise Unusable(f"it was damaged again ({damage}); look after the disk")
+        self._damaged_at = now
+        target = set_aside(self.path, identity, f"damaged-{int(now)}")
         if target is not None:
             outlook = (
                 "a new one is begun, what it lacks is looked for upstream; delete the old one when you have seen it"
             )
             log.warning("affinity: %s was damaged (%s) and is now %s: %s", self.path, damage, target, outlook)
-        return True
 
 
 def set_aside(path: str, identity: tuple[int, int] | None, suffix: str) -> str | None:
@@ -141,9 +153,16 @@ def set_aside(path: str, identity: tuple[int, int] | None, suffix: str) -> str |
                 fcntl.flock(folder, fcntl.LOCK_EX)  # two processes may find the damage at the same time
             if identity is None or identify(path) != identity:
                 return None
+            target = _unused(f"{path}.{suffix}")
             for tail in ("-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(path + tail, f"{path}.{suffix}{tail}")
+                    os.rename(path + tail, target + tail)
         except OSError as error:
             raise Unusable(f"{error.strerror or error}; it is damaged and cannot be renamed: move it away") from error
-    return f"{path}.{suffix}"
+    return target
+
+
+def _unused(name: str) -> str:
+    """The name, or the first of ``name-2``, ``name-3``, ... that is free: two files can be damaged in one second."""
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in names if identify(candidate) is None)
