@@ -167,8 +167,7 @@ def _models(root: Section, router: Section, modules: _Modules) -> ModelList:
         root.references, _credentials(root), router.take("stream_timeout", SECONDS, None), modules.tls
     )
     models = ModelList(around)
-    place = root.place_of("model_list")
-    models.read(root.take_items("model_list", "a list of entries with a model_name"), place)
+    models.read(root)
     return models
 
 

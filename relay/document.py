@@ -21,6 +21,9 @@ MAX_NODES = 500_000
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PREFIX = "tag:yaml.org,2002:"
+_TAGS = frozenset(
+    _PREFIX + tag for tag in ["bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value"]
+)
 _FLAGS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 _BASES = {"0x": 16, "0b": 2}
 
@@ -183,6 +186,8 @@ def _explain(error: Any, name: str) -> tuple[Place, str]:
     """Place and sentence of a parser's fault, without the snippet that it would quote (there may be a key in it)."""
     mark = error.problem_mark or error.context_mark
     said = ", ".join(filter(None, (error.context, error.problem)))
+    if error.context_mark and error.context_mark.line != mark.line:
+        said += f" (begun on line {error.context_mark.line + 1})"
     hint = next((f" ({hint})" for words, hint in _HINTS if words in said), "")
     return Place(name, mark.line + 1, mark.column + 1), f"not YAML: {said}{hint}"
 
@@ -260,7 +265,7 @@ class _Builder:
         self._add(node)
 
     def _check_tag(self, tag: str, event: Any) -> None:
-        if not tag.startswith(_PREFIX) or tag.removeprefix(_PREFIX) in {"binary", "set", "omap", "pairs"}:
+        if tag not in _TAGS:
             shown = tag.replace(_PREFIX, "!!")
             self._report.problem(self._place(event), f"the tag {shown} is not read here; write a plain value")
 

@@ -60,6 +60,7 @@ PARAMS = (
     "custom_llm_provider",
     "litellm_credential_name",
 )
+_HONOURED = (*PARAMS, *litellm.PRICES)
 #: Keys of ``model_info`` that have an effect, but for the prices; the rest of it is free.
 INFO = ("id", "scope", "quota_group")
 
@@ -110,16 +111,18 @@ def read_entry(group: str, params: Section, info: Section, around: Surroundings)
     An ``id`` is empty where it is to be derived. What is wrong goes to the report; the values then mean nothing.
     """
     _add_credential(params, around)
+    meant = _misspelt(params)
     if not params.has("model"):
-        params.problem(params.place_of("model"), "model is missing; it is what the upstream is asked for")
+        if "model" not in meant:
+            params.problem(params.place_of("model"), "model is missing; it is what the upstream is asked for")
         return []
     provider = _provider(params, around.references)
     if isinstance(provider, Skipped):
         return provider
     place = params.place_of("model")
     name = _model(params, provider)
-    base, own = _base(params, provider, place)
-    key = _key(params, provider, place, own=own)
+    base, own = _base(params, provider, place) if not {"api_base", "base_url"} & meant else (_NOWHERE, True)
+    key = _key(params, provider, place, own=own or "api_key" in meant)
     organizations = _organizations(params)
     template = _template(group, params, info, around)
     template = replace(template, base=base, model=name, key=Secret(key) if key else None)
@@ -188,12 +191,12 @@ _NOWHERE = BaseURL("http", "", 80, "")  # stands in for a base that could not be
 
 def _base(params: Section, provider: Provider, place: Place) -> tuple[BaseURL, bool]:
     """The base, and whether it is the entry's own."""
-    given = [(key, params.place_of(key), params.pop(key)) for key in ("api_base", "base_url") if params.has(key)]
+    given = [(key, params.pop(key)) for key in ("api_base", "base_url") if params.has(key)]
     texts = []
-    for key, where, node in given:
+    for key, node in given:
         found = params.read(node, key, SECRET_TEXT) if node else None
-        if found is not None:
-            texts.append((key, where, found))
+        if node and found is not None:
+            texts.append((key, node.place, found))
     if len({text for _, _, text in texts}) > 1:
         params.problem(texts[1][1], "base_url: api_base says otherwise; one of the two is enough")
     if given:
@@ -317,21 +320,33 @@ def _prices(params: Section, info: Section) -> tuple[tuple[str, Decimal], ...]:
     return tuple(found.items())
 
 
+def _is_known(key: str) -> bool:
+    """Whether LiteLLM or we know a key of ``litellm_params``, whatever it does."""
+    if key in PARAMS or key in litellm.KNOWN_PARAMS or key in litellm.REQUEST_DEFAULTS or key in litellm.MOCKS:
+        return True
+    return bool(litellm.IS_PRICE.fullmatch(key)) or key.startswith("x-")
+
+
+def _misspelt(params: Section) -> set[str]:
+    """The keys that were meant by near misses of them, which are problems and are taken out."""
+    meant = {key: near for key in params.entries if not _is_known(key) and (near := nearest(key, _HONOURED))}
+    for key, near in meant.items():
+        params.problem(params.place_of(key), f"{key}: unknown key; did you mean {near}?")
+        params.pop(key)
+    return set(meant.values())
+
+
 def _leftovers(params: Section, around: Surroundings) -> None:
-    """What nobody took: defaults for requests, LiteLLM's other keys, misspelt ones, unknown ones."""
+    """What nobody took: defaults for requests, LiteLLM's other keys, unknown ones."""
     defaults = []
     for key, (place, _) in params.entries.items():
         if key in litellm.REQUEST_DEFAULTS:
             defaults.append((place, key))
         elif key in litellm.MOCKS:
             params.report.warn(place, f"{key}: has no effect here; real calls are made")
-        elif key in litellm.KNOWN_PARAMS or (litellm.OTHER_PRICE.fullmatch(key) and not nearest(key, litellm.PRICES)):
+        elif key in litellm.KNOWN_PARAMS or litellm.OTHER_PRICE.fullmatch(key):
             around.without_effect.add(key)
-        elif key.startswith("x-"):
-            continue
-        elif near := nearest(key, (*PARAMS, *litellm.PRICES)):
-            params.problem(place, f"{key}: unknown key; did you mean {near}?")
-        else:
+        elif not key.startswith("x-"):
             params.report.warn(place, f"{key}: unknown key, ignored{suggest(key, litellm.KNOWN_PARAMS)}")
     if defaults:
         names = ", ".join(key for _, key in defaults)

@@ -13,7 +13,7 @@ from .litellm import IS_PRICE
 from .section import Section, name_of, nearest
 
 if TYPE_CHECKING:
-    from .document import Node, Place
+    from .document import Place
 
 #: The keys of an entry.
 ENTRY = ("model_name", "litellm_params", "model_info")
@@ -40,10 +40,12 @@ class ModelList:
         """The groups of which no entry is served, and why."""
         return {name: reason for name, reason in self._unserved.items() if name not in self._members}
 
-    def read(self, nodes: list[Node], place: Place) -> None:
-        """All entries; ``place`` is that of ``model_list``."""
+    def read(self, root: Section) -> None:
+        """All entries of ``model_list``."""
         report = self.around.references.report
         before = len(report.problems)
+        place = root.place_of("model_list")
+        nodes = root.take_items("model_list", "a list of entries with a model_name")
         for node in nodes:
             if isinstance(node, Table):
                 self._entry(Section(node, "", self.around.references))

@@ -7,6 +7,7 @@ for.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -140,7 +141,8 @@ def split_model(model: str, custom: str | None = None, *, has_base: bool) -> tup
 def advice(provider: str, name: str, base: str | None) -> str:
     """The lines that would be served in the place of an entry of ``provider``, or nothing. ``base`` is the entry's."""
     if provider == "azure":
-        root = (base or "https://RESOURCE.openai.azure.com").partition("/openai")[0].rstrip("/")
+        resource = re.match(r"https?://[^/<>\s?#@]+", base or "")
+        root = resource[0] if resource else "https://RESOURCE.openai.azure.com"
         return f"; to be served, write api_base: {root}{AZURE_PATH}"
     if provider == "vllm":
         return "; a vLLM server is hosted_vllm/"

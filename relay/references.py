@@ -86,7 +86,8 @@ class References:
             self.report.problem(node.place, f"{key}: {wrong}")
             return None
         value = node.value if node.value is not None else ""
-        return Value(value, "a text that is not shown here" if secret else _quoted(node.text))
+        shown = "a text that is not shown here" if secret else _quoted(node.text)
+        return Value(value, shown if text else "nothing")
 
     def _from_environment(self, node: Scalar, key: str, name: str) -> Value | None:
         if not re.fullmatch(r"[^\s=]+", name):

@@ -207,7 +207,10 @@ class _Names:
         """
         reason = self.look_up(named.name, aliases=aliases)
         if reason is None:
-            self.report.problem(named.place, f"{key}: there is no model group {named.name!r}{self.suggest(named.name)}")
+            what = f"there is no model group {named.name!r}{self.suggest(named.name)}"
+            if named.name in self._aliases:
+                what = f"{named.name!r} is itself an alias; name a model group"
+            self.report.problem(named.place, f"{key}: {what}")
             return ""
         if not reason:
             return None

@@ -73,7 +73,7 @@ class Section:
         try:
             return kind.read(node.text if _is_name(kind, value.value) else value.value)
         except ValueError:
-            self.problem(node.place, f"{key}: expected {kind.expected}, found {value.shown or 'nothing'}")
+            self.problem(node.place, f"{key}: expected {kind.expected}, found {value.shown}")
             return None
 
     def take_key(self, key: str) -> str | None:
