@@ -133,7 +133,7 @@ class HTTP1Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The peer said its last. What it said before can still be read; the transport closes by itself."""
         self.eof = True
-        self._wake_all()
+        self._ended()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone, by either side's doing."""
@@ -148,7 +148,7 @@ class HTTP1Connection(asyncio.Protocol):
         self.closed = True
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(None)
-        self._wake_all()
+        self._ended()
 
     def pause_writing(self) -> None:
         """The peer is slower than we are."""
@@ -160,8 +160,14 @@ class HTTP1Connection(asyncio.Protocol):
         if self.on_writable is not None:
             self.on_writable()
 
-    def _wake_all(self) -> None:
-        for callback in (self.on_eof, self.on_readable, self.on_writable):
+    def _ended(self) -> None:
+        """Tell whoever watches for the peer's leaving, then whoever waits."""
+        if self.on_eof is not None:
+            self.on_eof()
+        self._wake()
+
+    def _wake(self) -> None:
+        for callback in (self.on_readable, self.on_writable):
             if callback is not None:
                 callback()
 
@@ -281,8 +287,8 @@ class HTTP1Connection(asyncio.Protocol):
             hangup_watch(self._loop).add(sock.fileno(), self._hung_up)
 
     def _go_on_reading(self) -> None:
-        self._reading = True
         self._unwatch()
+        self._reading = True
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -372,12 +378,12 @@ class HTTP1Connection(asyncio.Protocol):
             self._arm(self._deadline)
         elif self._lost is None:
             self._lost = Silent("nothing came in time")
-            self._wake_all()
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Let whoever waits here see ``error``: the exchange ended elsewhere."""
         self.failure = self._lost = error
-        self._wake_all()
+        self._wake()
 
     @property
     def is_done(self) -> bool:

@@ -166,7 +166,9 @@ async def read_content(reader: asyncio.StreamReader, head: bytes) -> bytes:
 async def proxy_over(
     config: Config, *, tls: ssl.SSLContext | None = None, environ: dict[str, str] | None = None
 ) -> AsyncIterator[Proxy]:
-    """Run a proxy while the context lasts; afterwards nothing of it is left."""
+    """Run a proxy while the context lasts; afterwards nothing of it is left, and no callback of it has failed."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     worker = Worker(config, environ or {})
     (sock,) = bind(config.listener)
     server = await listen(worker, sock, tls)
@@ -182,6 +184,7 @@ async def proxy_over(
         logger.removeHandler(catcher)
         server.close()
         await worker.drain()
+    assert not faults
 
 
 @asynccontextmanager

@@ -101,15 +101,18 @@ async def read_message(reader: asyncio.StreamReader) -> bytes:
 
 
 async def read_chunks(reader: asyncio.StreamReader) -> bytes:
-    """Chunked content, up to and with its last line."""
+    """Chunked content, up to and with its last line. Raises IncompleteReadError with what came of it."""
     content = b""
-    while True:
-        size = await reader.readuntil(b"\r\n")
-        content += size
-        count = int(size, 16)
-        content += await reader.readexactly(count + 2)
-        if not count:
-            return content
+    try:
+        while True:
+            size = await reader.readuntil(b"\r\n")
+            content += size
+            count = int(size.partition(b";")[0], 16)
+            content += await reader.readexactly(count + 2)
+            if not count:
+                return content
+    except asyncio.IncompleteReadError as error:
+        raise asyncio.IncompleteReadError(content + error.partial, None) from None
 
 
 def dechunk(content: bytes) -> bytes:
