@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 RECENT = 60.0  # seconds that a failure makes a deployment second choice for an SDK that comes again
 SOON = 1.0  # seconds after which a full deployment may be asked again
 LIMITED = frozenset({Why.LIMITED, Why.DRAINED})
-USABLE = frozenset({None, Why.FULL, Why.TRIAL})
+USABLE = frozenset({None, Why.FULL, Why.TRIAL, Why.DOUBTED})
 
 
 __all__ = ["VERDICTS", "Attempt", "Kind", "Outcome", "Route", "Router", "Verdict"]
@@ -130,8 +130,8 @@ class Router:
                 ready = ready.only(wanted)
             if ready.members:
                 return pool, ready
-        for pool in plan.pools:  # there is no elsewhere, so what another exchange tries is tried by this one too
-            ready = pool.tried_by_others(now)
+        for pool in plan.pools:  # there is no elsewhere, so what others are about to find out is not waited for
+            ready = pool.unsettled(now)
             if wanted:
                 ready = ready.only(wanted)
             if ready.members:
@@ -212,7 +212,7 @@ class Router:
         if effect is Effect.NONE:
             return
         ledger, member = self.ledger, attempt.member
-        member.health.attempts.add(now)
+        member.health.attempts += 1
         if outcome.buckets:
             ledger.learn(member, outcome, attempt.number, now)
         if effect is Effect.WELL:
@@ -235,14 +235,23 @@ class Router:
             attempt.member.health.learn(now - attempt.started, stream=attempt.route.subject.stream)
         for other in attempt.route.attempts:
             if other.held:
-                other.held = False
                 self.ledger.fail(other.member, now)
+        self._settle(attempt.route)
+
+    def _settle(self, route: Route) -> None:
+        """Nobody else is going to be asked about the failures of this exchange."""
+        for attempt in route.attempts:
+            if attempt.held:
+                attempt.held = False
+                self.ledger.trust(attempt.member)
 
     def _failed(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """Without an answer it always counts; with one only if another answers better: the request may be poison."""
         attempt.member.health.last_failure = now
-        attempt.held = VERDICTS[outcome.kind].effect is Effect.HELD
-        if not attempt.held:
+        if VERDICTS[outcome.kind].effect is Effect.HELD:
+            attempt.held = True
+            self.ledger.doubt(attempt.member, now)
+        else:
             self.ledger.fail(attempt.member, now)
         if outcome.kind is Kind.HEAD_TIMEOUT:
             attempt.member.health.learn(now - attempt.started, stream=attempt.route.subject.stream)
@@ -265,8 +274,8 @@ class Router:
                 return Verdict.RETRY
         return self._relay(route, route.useful())
 
-    @staticmethod
-    def _relay(route: Route, attempt: Attempt | None) -> Verdict:
+    def _relay(self, route: Route, attempt: Attempt | None) -> Verdict:
+        self._settle(route)
         route.answer = attempt
         return Verdict.FAIL if attempt is None else Verdict.RELAY
 

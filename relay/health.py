@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from typing import TYPE_CHECKING
 
 from .bounded import Bounded
 from .holds import Hold
 from .quotas import LONGEST_OUT, Quota
-from .tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .outcomes import Outcome
 
 WINDOW = 60  # seconds that failures are remembered
-FAILING_SHARE = 0.2  # of its attempts, below which failures are an upstream's daily noise
+FAILING_SHARE = 0.2  # of the attempts, below which failures are an upstream's daily noise
 SMOOTHING = 0.2  # of the moving average of the first byte
 MOST_NAMES = 4096  # clients may name any model; this many are remembered apart
 
@@ -37,18 +37,31 @@ class Why(enum.Enum):
     LIMITED = "cooling (rate limited)"
     DRAINED = "left alone (its last answer left nothing of the rate limit)"
     FAILING = "cooling (failures)"
+    DOUBTED = "doubted (its last answers were failures, which others are being asked about)"
     TRIAL = "being tried by another exchange"
 
 
 class Health:
     """One deployment's own: failures, load, and how long its first byte takes."""
 
-    __slots__ = ("attempts", "failures", "first_byte", "first_event", "hold", "in_flight", "last_failure")
+    __slots__ = (
+        "attempts",
+        "doubted_until",
+        "doubts",
+        "failures",
+        "first_byte",
+        "first_event",
+        "hold",
+        "in_flight",
+        "last_failure",
+    )
 
     def __init__(self) -> None:
         self.hold = Hold()
-        self.attempts = Tally(WINDOW)
-        self.failures = Tally(WINDOW)
+        self.attempts = 0  # so far
+        self.failures: deque[tuple[float, int]] = deque()  # the latest: when, and which attempt it was
+        self.doubts: deque[float] = deque()  # failures that may be the requests' own: when
+        self.doubted_until = 0.0
         self.in_flight = 0
         # seconds to the head, moving average, infinite while unknown: of answers that come whole, and of streams,
         # whose head does not wait for the last word
@@ -103,18 +116,18 @@ class Member:
         """Why it cannot be chosen, and until when; None where it can."""
         if self.full:
             return Why.FULL, now
-        why, until, tried = None, now, False
+        why, until, soft = None, now, Why.DOUBTED if self.health.doubted_until > now else None
         for reason, hold in self.holds:
             if hold.until > now:
                 why, until = why or reason, max(until, hold.until)
             elif hold.trial is not None:
-                tried = True
+                soft = Why.TRIAL
         if self.quota.drained_until > now:
             why = Why.DRAINED if why in {None, Why.FAILING} else why
             until = max(until, self.quota.drained_until)
-        if why is None:
-            return (Why.TRIAL, now) if tried else None
-        return why, until
+        if why is not None:
+            return why, until
+        return (soft, self.health.doubted_until) if soft else None
 
 
 class Stamp:
@@ -198,28 +211,58 @@ class Ledger:
                 hold.clear()
                 self.stamp.value += 1
                 if hold is member.health.hold:
-                    member.health.failures = Tally(WINDOW)
+                    member.health.failures.clear()
 
     def fail(self, member: Member, now: float) -> None:
-        """It failed, and cools for one failure while half open, else for more than ``allowed_fails`` in a minute.
+        """It failed: one failure cools it while it is half open, else more than ``allowed_fails`` within a minute.
 
-        Those must also be a fifth of its attempts.
+        Those must also be a fifth of the attempts since the first of them: so a deployment that breaks is left after a
+        few failures however well it did before, and one that fails now and then is not.
         """
-        health = member.health
+        health, allowed = member.health, self.settings.allowed_fails
         half_open = health.hold.half_open(now)
-        health.failures.add(now)
+        failures = health.failures
+        failures.append((now, health.attempts))
+        while len(failures) > allowed + 1:
+            failures.popleft()
         if member.deployment.id in self.exempt:
             return
-        failures = health.failures.total(now)
-        if half_open or (
-            failures > self.settings.allowed_fails and failures >= FAILING_SHARE * health.attempts.total(now)
-        ):
+        since, first = failures[0]
+        often = len(failures) > allowed and now - since <= WINDOW
+        if half_open or (often and len(failures) >= FAILING_SHARE * (health.attempts - first + 1)):
             self._hold(health.hold, now + self._cooldown(member.deployment))
 
+    def doubt(self, member: Member, now: float) -> None:
+        """It answered with a failure, and it is not yet known whether another deployment does better.
+
+        More than ``allowed_fails`` such answers at once let other exchanges go elsewhere if there is an elsewhere. They
+        are not held against it, and forgotten after a cooldown, should nobody tell how they ended.
+        """
+        health, cooldown = member.health, self._cooldown(member.deployment)
+        health.doubts.append(now)
+        while health.doubts[0] < now - cooldown:
+            health.doubts.popleft()
+        if len(health.doubts) > self.settings.allowed_fails and not self.settings.disable_cooldowns:
+            health.doubted_until = health.doubts[0] + cooldown
+            self.stamp.value += 1
+
+    def trust(self, member: Member) -> None:
+        """One of those answers is settled."""
+        health = member.health
+        if health.doubts:
+            health.doubts.popleft()
+            if health.doubted_until and len(health.doubts) <= self.settings.allowed_fails:
+                health.doubted_until = 0.0
+                self.stamp.value += 1
+
     def limit(self, member: Member, outcome: Outcome, now: float) -> float:
-        """A 429: the quota group is out for this model. When it is free again."""
+        """A 429: the quota group is out for this model. When it is free again.
+
+        What the answer asks for goes before what its figures would say.
+        """
         asked = outcome.retry_after or _empty_reset(outcome)
         until = now + (min(asked, LONGEST_OUT) if asked else self._cooldown(member.deployment))
+        member.quota.drained_until = 0.0
         self._hold(member.quota.hold, until)
         return until
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .config import Deployment
     from .health import Member, Stamp
 
+UNSETTLED = frozenset({Why.TRIAL, Why.DOUBTED})
 MOST_KEYS = 1024  # cache keys whose order is remembered
 BEST = 4  # of an order; a fifth choice is as cold as any other
 
@@ -97,9 +98,9 @@ class Pool:
         self._ready = Ready([self.members[at] for at in free], weights)
         self._seen = self._stamp.value
 
-    def tried_by_others(self, now: float) -> Ready:
-        """Members that are out only because another exchange tries them just now."""
-        return Ready([member for member in self.members if (member.out(now) or (None,))[0] is Why.TRIAL])
+    def unsettled(self, now: float) -> Ready:
+        """Members that are out only until other exchanges have shown whether they work."""
+        return Ready([member for member in self.members if (member.out(now) or (None,))[0] in UNSETTLED])
 
     def best(self, key: str) -> tuple[Member, ...]:
         """The members that ``key`` prefers, the best first: rendezvous hashing, by weight."""
