@@ -15,7 +15,7 @@ from .messages import Answer, APIError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .heard import Heard
+    from .heard import Heard, Outcome
     from .script import Script
     from .server import DemoUpstream
 
@@ -27,7 +27,11 @@ READ_ANYWAY = 64 << 10  # a refused body this small is read, and the connection 
 
 
 class Gone(Exception):
-    """The connection ended, or has to: nothing more can be said on it."""
+    """The client left: nothing more can be said on this connection."""
+
+
+class Cut(Exception):
+    """A script broke the connection."""
 
 
 class Connection(asyncio.Protocol):
@@ -44,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._lost = False
+        self._last = False  # no exchange after this one
 
     # The transport's side.
 
@@ -83,7 +88,7 @@ class Connection(asyncio.Protocol):
         try:
             while await self.exchange():
                 self.wire.start_next_cycle()
-        except (Gone, ConnectionError, TimeoutError, h11.LocalProtocolError):
+        except (Gone, Cut, OSError, h11.LocalProtocolError):
             pass
         except h11.RemoteProtocolError as error:
             await self.answer_malformed(error)
@@ -96,13 +101,16 @@ class Connection(asyncio.Protocol):
         if not isinstance(request, h11.Request):
             return False
         heard = self.upstream.hear(request, self.number)
+        outcome: Outcome = "left"
         try:
             await self.respond(heard)
-            heard.outcome = "done"
-        except BaseException:
-            heard.outcome = "cut" if heard.script is not None and heard.script.fault else "left"
+            outcome = "done"
+        except (Cut, h11.LocalProtocolError):  # the latter: a script whose fields and body do not fit
+            outcome = "cut"
             raise
-        return self.wire.our_state is h11.DONE and self.wire.their_state is h11.DONE
+        finally:
+            self.upstream.settle(heard, outcome)
+        return self.wire.our_state is h11.DONE and self.wire.their_state is h11.DONE and not self._last
 
     async def respond(self, heard: Heard) -> None:
         """Hear the request out and answer it, honestly or as scripted."""
@@ -111,9 +119,13 @@ class Connection(asyncio.Protocol):
             await self.misbehave(script)
         refusal = None if script is not None else self.upstream.refuse(heard)
         if refusal is not None and not self.wants_little(heard):
-            await self.answer_early(refusal)
+            await self.answer_early(refusal, heard)
             return
-        content = await self.read_content(heard)
+        try:
+            content = await self.read_content(heard)
+        except APIError as error:
+            await self.answer_early(error.answer(), heard)
+            return
         answer = refusal or self.upstream.answer(heard, content)
         pause = max(self.upstream.key(heard.key).slow, script.delay if script is not None else 0.0)
         if pause:
@@ -133,11 +145,12 @@ class Connection(asyncio.Protocol):
         return event
 
     async def read_content(self, heard: Heard) -> tuple[Blob, Form | None]:
-        """Take the request's content: everything is hashed, forms are cut into parts, what is large is spooled."""
-        form = Form.of(heard.field(b"content-type"))
+        """Take the request's content, hashed and, if a form, cut into parts. Raises the 413 for too much of it."""
+        form = Form.of(heard.value(b"content-type"))
         content = Blob(kept=0) if form is not None else Blob()
         while isinstance(event := await self.next_event(BODY_SILENCE), h11.Data):
             content.feed(event.data)
+            self.upstream.check_size(content.size)
             if form is not None and heard.form_error is None:
                 try:
                     form.feed(bytes(event.data))
@@ -148,8 +161,8 @@ class Connection(asyncio.Protocol):
 
     def wants_little(self, heard: Heard) -> bool:
         """Whether the rest of this request costs less to read than a new connection."""
-        length = heard.field(b"content-length")
-        known = not heard.field(b"transfer-encoding") and (not length or int(length) <= READ_ANYWAY)
+        length = heard.value(b"content-length")
+        known = not heard.value(b"transfer-encoding") and (not length or int(length) <= READ_ANYWAY)
         return known and not self.wire.they_are_waiting_for_100_continue
 
     # Answering.
@@ -157,8 +170,9 @@ class Connection(asyncio.Protocol):
     async def send_answer(self, answer: Answer, script: Script | None = None, *, head_only: bool = False) -> None:
         """Write one answer, breaking it where the script says."""
         if script is not None and script.raw is not None:
+            self._last = True
             await self.write(script.raw)
-            raise Gone
+            return
         if script is not None and script.fault and script.place == "before":
             await self.misbehave(script)
         head = self.wire.send(self.upstream.head(answer))
@@ -202,12 +216,13 @@ class Connection(asyncio.Protocol):
         if script.fault == "reset":
             reset_on_close(self.transport)
             self.transport.abort()
-        raise Gone
+        raise Cut
 
-    async def answer_early(self, answer: Answer) -> None:
+    async def answer_early(self, answer: Answer, heard: Heard) -> None:
         """Refuse a request whose content has not come yet; then listen for a moment, so that the answer is read."""
         answer.fields.append((b"connection", b"close"))
         await self.send_answer(answer)
+        self.upstream.settle(heard, "done")
         if self.transport.can_write_eof():
             self.transport.write_eof()
         try:
@@ -216,7 +231,6 @@ class Connection(asyncio.Protocol):
                     pass
         except TimeoutError:
             pass
-        raise Gone
 
     async def answer_malformed(self, error: h11.RemoteProtocolError) -> None:
         """Say what was wrong with the request's framing, if there is still room to say it."""

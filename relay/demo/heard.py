@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from .bodies import Blob
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from .script import Script
 
 MOUNT = "/v1"
+
+Outcome: TypeAlias = Literal["open", "done", "left", "cut"]  # left: the client did; cut: by a script
 
 
 @dataclass(slots=True)
@@ -30,7 +33,9 @@ class Heard:
     body: bytes | None = b""  # None when longer than 1 MiB
     length: int = 0
     sha256: str = sha256().hexdigest()
-    outcome: str = "open"  # then "done", "left" (by the client) or "cut" (by a script)
+    outcome: Outcome = "open"
+    ended: float = 0.0  # by the upstream's clock, once over
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     form_error: APIError | None = None
 
     @property
@@ -38,7 +43,7 @@ class Heard:
         """The target below ``/v1``, without its query."""
         return self.target.partition("?")[0].removeprefix(MOUNT)
 
-    def field(self, name: bytes) -> bytes:
+    def value(self, name: bytes) -> bytes:
         """The value of a field, by its name in lower case; empty if it is not there."""
         return next((value for own, value in self.fields if own.lower() == name), b"")
 

@@ -96,7 +96,8 @@ KINDS: dict[str, Kind] = {  #    prefix      length  object     what a 404 says
 
 MODELS = (
     "gpt-3.5-turbo", "gpt-3.5-turbo-instruct", "gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini", "gpt-4.1",
-    "gpt-4.1-mini", "gpt-4.1-nano", "gpt-5", "gpt-5-mini", "gpt-5-nano", "o1", "o1-mini", "o3", "o3-mini", "o4-mini",
+    "gpt-4.1-mini", "gpt-4.1-nano", "gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-5.1", "gpt-5.2",
+    "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.5", "o1", "o1-mini", "o3", "o3-mini", "o4-mini",
     "gpt-4o-audio-preview", "gpt-4o-realtime-preview", "gpt-realtime", "gpt-audio", "gpt-4o-transcribe",
     "gpt-4o-mini-transcribe", "gpt-4o-mini-tts", "tts-1", "tts-1-hd", "whisper-1", "dall-e-2", "dall-e-3",
     "gpt-image-1", "gpt-image-1-mini", "text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .bodies import Blob, Form
+    from .heard import Outcome
     from .messages import JSON, Fields
     from .script import Fault, Place
 
@@ -67,6 +68,7 @@ class DemoUpstream:
         self._unix: Path | None = None
         self._connections: set[Connection] = set()
         self._number = 0
+        self._waiters: list[asyncio.Future[Heard]] = []
 
     @property
     def pace(self) -> float:
@@ -150,6 +152,12 @@ class DemoUpstream:
         self.scripts.append(script)
         return script
 
+    async def next_heard(self) -> Heard:
+        """Wait for the next request whose head arrives; its ``over`` is set when its exchange is."""
+        waiter: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return await waiter
+
     # For connections.
 
     def _connect(self) -> Connection:
@@ -174,11 +182,15 @@ class DemoUpstream:
             connection,
             self.world.clock(),
         )
-        scheme, _, key = heard.field(b"authorization").decode("latin-1").partition(" ")
+        scheme, _, key = heard.value(b"authorization").decode("latin-1").partition(" ")
         heard.key = key.strip() if scheme.lower() == "bearer" else ""
         project = self._keys.get(heard.key)
         heard.project = project.name if project is not None else None
         self.requests.append(heard)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(heard)
+        self._waiters.clear()
         heard.script = take(self.scripts, heard.key, heard.method, heard.path)
         return heard
 
@@ -191,11 +203,22 @@ class DemoUpstream:
                     404, f"Invalid URL ({heard.method} {heard.target.partition('?')[0]})", code="unknown_url"
                 )
             routes.find(self._routes, heard.method, heard.path)
-            if int(heard.field(b"content-length") or 0) > self._request_most:
-                raise APIError(413, f"Maximum content size limit ({self._request_most}) exceeded.")
+            self.check_size(int(heard.value(b"content-length") or 0))
         except APIError as error:
             return error.answer()
         return None
+
+    def check_size(self, size: int) -> None:
+        """Raise the 413 for more content than is taken."""
+        if size > self._request_most:
+            raise APIError(413, f"Maximum content size limit ({self._request_most}) exceeded.")
+
+    def settle(self, heard: Heard, outcome: Outcome) -> None:
+        """An exchange is over, one way or another; what is said first counts."""
+        if heard.over.is_set():
+            return
+        heard.outcome, heard.ended = outcome, self.world.clock()
+        heard.over.set()
 
     def answer(self, heard: Heard, content: tuple[Blob, Form | None]) -> Answer:
         """The answer to a request that was read whole."""
@@ -223,7 +246,7 @@ class DemoUpstream:
             answer = Answer(body=encode(answer, pretty=True))
         answer.fields += limits
         answer.fields += identity(self._keys.get(heard.key))
-        if self._gzip and b"gzip" in heard.field(b"accept-encoding"):
+        if self._gzip and b"gzip" in heard.value(b"accept-encoding"):
             compress(answer)
         return answer
 
@@ -233,7 +256,7 @@ class DemoUpstream:
         fields: Fields = [(b"Date", date())]
         if b"content-type" not in names and (answer.body or answer.stream is not None):
             fields.append((b"Content-Type", answer.content_type))
-        if b"content-length" not in names and b"transfer-encoding" not in names:
+        if not names & {b"content-length", b"transfer-encoding"} and answer.status not in (204, 304):
             length = answer.length if answer.stream is not None else len(answer.body)
             if length is not None:
                 fields.append((b"Content-Length", b"%d" % length))

@@ -135,8 +135,9 @@ def create_eval(call: Call) -> JSON:
     criteria: Any = call.require("testing_criteria")
     schema = {"type": "object", "properties": {"item": config.get("item_schema"), "sample": {}}}
     config = {"type": "custom", "schema": schema} if config.get("type") == "custom" else {**config, "schema": schema}
+    name, metadata = call.body.get("name") or "eval", call.body.get("metadata") or {}
     return call.project.new(
-        "eval", name=call.body.get("name") or "eval", data_source_config=config, metadata=call.body.get("metadata") or {},
+        "eval", name=name, data_source_config=config, metadata=metadata,
         testing_criteria=[{"id": f"criterion-{at}", **criterion} for at, criterion in enumerate(criteria)],
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def read_json(heard: Heard, content: Blob) -> JSON:
     """The members of a JSON body; other content types have none."""
-    if not content.size or not heard.field(b"content-type").lower().startswith(b"application/json"):
+    if not content.size or not heard.value(b"content-type").lower().startswith(b"application/json"):
         return {}
     if not content.whole:
         raise APIError(413, "The body is larger than what the demo upstream reads as JSON.")
