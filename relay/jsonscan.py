@@ -73,8 +73,8 @@ class JSONScanner:
     """Strings at the places of a plan, as ``found``, in the order in which they stand. Nothing else is held."""
 
     __slots__ = (
-        "_base", "_depth", "_ended", "_escaped", "_frames", "_limit", "_member_from", "_opened", "_plan", "_room",
-        "_step", "_string_from", "_text", "_then", "done", "found",
+        "_base", "_depth", "_ended", "_escaped", "_frames", "_limit", "_member_from", "_opened", "_plan",
+        "_step", "_string_from", "_text", "_then", "done", "found", "room",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, offset: int = 0) -> None:
@@ -87,7 +87,7 @@ class JSONScanner:
         self._ended: tuple[Plan, int] | None = None  # a value with a role and its end, until what follows it is seen
         self._opened = 0  # behind the outermost brace
         self._member_from = 0  # behind the comma or brace that precedes the innermost object's current member
-        self._room = ROOM
+        self.room = ROOM
         self._text: bytearray | None = None  # of the string or scalar under way, if it is wanted and not too long
 
     def feed(self, data: bytes) -> None:
@@ -115,10 +115,10 @@ class JSONScanner:
 
     def _afford(self, raw: bytes) -> str | None:
         """Decode a string if there is room for it."""
-        room = self._room - OVERHEAD - len(raw)
+        room = self.room - OVERHEAD - len(raw)
         if room < 0 or len(raw) > VALUE_LIMIT:
             return None
-        self._room = room
+        self.room = room
         return decode(raw)
 
     # Steps: each takes the piece and a position in it, and returns how far it came.

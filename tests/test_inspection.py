@@ -494,7 +494,7 @@ def test_no_text_crashes_it(rest: bytes, size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_scanner_may_begin_within_other_content(size: int) -> None:
-    text = b'{"conversation":"c","model":"a","model":"b"}'
+    text = b'{"conversation":"c","model":"a","model":"b","input":"x"}'
     scanner = JSONScanner(Plan(TREE), 100)
     for piece in pieces(text, size):
         scanner.feed(piece)
