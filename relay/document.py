@@ -252,8 +252,8 @@ class _Builder:
             raise _TooMuchError(self._place(event), "a second document begins here; one file holds one")
 
     def _scalar(self, event: Any) -> None:
-        tag = event.tag if event.tag and event.tag != "!" else None
-        if tag is None and event.implicit[0]:
+        tag = _PREFIX + "str" if event.tag == "!" else event.tag
+        if not tag and event.implicit[0]:
             from yaml.nodes import ScalarNode
 
             tag = self._resolver.resolve(ScalarNode, event.value, (True, False))  # type: ignore[no-untyped-call]
