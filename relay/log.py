@@ -323,8 +323,10 @@ def _install_default(stopper: Stopper, queue: LogQueue, stream: TextIO, errors: 
 
 def _install_configured(stopper: Stopper, queue: LogQueue, settings: Mapping[str, Any]) -> None:
     """``disable_existing_loggers`` is true by default, which would silence our own loggers: here it is not."""
+    import copy
     import logging.config  # lazy: only where the file has a ``logging`` section
 
+    settings = copy.deepcopy(dict(settings))  # dictConfig puts the handlers it makes into the mapping it is given
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **settings})
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for logger in loggers:

@@ -92,19 +92,21 @@ class LogQueue:
                 ending.wait(REST)
 
     def _hand_out(self, batch: list[Item]) -> None:
-        writers: dict[LineWriter, None] = {}
+        writers: dict[BatchHandler, None] = {}
         for handlers, record in batch:
             for handler in handlers:
-                if record.levelno < handler.level:
-                    continue
                 try:
-                    handler.handle(record)
+                    if record.levelno >= handler.level:
+                        handler.handle(record)
                 except Exception:  # noqa: BLE001 - whatever a handler does, the next record has its turn
                     self.count_failure(handler)
-                if isinstance(handler, LineWriter):
+                if isinstance(handler, BatchHandler):
                     writers[handler] = None
         for writer in writers:
-            writer.write_out()
+            try:
+                writer.write_out()
+            except Exception:  # noqa: BLE001 - as above
+                self.count_failure(writer)
 
 
 _queues: weakref.WeakSet[LogQueue] = weakref.WeakSet()
@@ -135,7 +137,23 @@ class QueueFront(logging.Handler):
         return True
 
 
-class LineWriter(logging.Handler):
+class BatchHandler(logging.Handler):
+    """A handler that gathers what it is given and lets go of it when the batch is over."""
+
+    def __init__(self, level: int | str = logging.NOTSET) -> None:
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Format one record; it leaves with the batch."""
+        self.lines.append(self.format(record))
+
+    def write_out(self) -> None:
+        """Write the lines of this batch; what is raised counts as one record dropped."""
+        raise NotImplementedError
+
+
+class LineWriter(BatchHandler):
     """Write formatted lines to a stream's descriptor, a batch at a time.
 
     Nothing stays in the stream's own buffer, so a reader that has gone cannot make the interpreter complain at its end.
@@ -146,19 +164,14 @@ class LineWriter(logging.Handler):
         self.formatter = formatter
         self._queue = queue
         self._stream = stream
-        self._lines: list[str] = []
         self._descriptor: int | None = None
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream in memory has no descriptor
             stream.flush()
             self._descriptor = stream.fileno()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Format one record; it leaves with the batch."""
-        self._lines.append(self.format(record))
-
     def write_out(self) -> None:
         """Write the lines of this batch; they are counted as dropped where that fails."""
-        lines, self._lines = self._lines, []
+        lines, self.lines = self.lines, []
         text = "\n".join(lines) + "\n" if lines else ""
         try:
             if self._descriptor is None:

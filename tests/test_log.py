@@ -27,7 +27,7 @@ from relay.log import (
     rfc3339,
     setup_logging,
 )
-from relay.logqueue import LineWriter, LogQueue, QueueFront, write_all
+from relay.logqueue import BatchHandler, LineWriter, LogQueue, QueueFront, write_all
 from relay.usage import UNMETERED, Usage
 
 if TYPE_CHECKING:
@@ -403,6 +403,24 @@ def test_a_stuck_handler_holds_up_the_end_for_its_patience_only() -> None:
     queue.stop(0)
     assert queue.dropped >= 1
     handler.let_go.set()
+
+
+def test_a_record_that_is_none_does_not_end_the_thread() -> None:
+    handler, queue = Catcher(), LogQueue()
+    queue.put([handler], logging.makeLogRecord({"levelno": None}))
+    queue.put([BatchHandler()], record_of("nowhere to write it to"))
+    queue.put([handler], record_of("next"))
+    queue.stop(WAIT)
+    assert [record.msg for record in handler.records] == ["next"]
+    assert queue.dropped == 2
+
+
+def test_a_configuration_is_not_changed_by_being_used() -> None:
+    settings = configured(**{"()": Catcher, "level": "ERROR"})
+    for _ in range(2):  # as on reload
+        setup_logging(settings).stop()
+    assert settings == configured(**{"()": Catcher, "level": "ERROR"})
+    logging.getLogger("passthrough").handlers.clear()
 
 
 def test_more_than_a_batch_leaves_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
