@@ -96,6 +96,14 @@ def emit(exchange: ExchangeRecord) -> None:
             exchange.total_ms or 0,
             exchange.deployment or "nowhere",
         ),
+        **record_fields(exchange, path),
+    }
+    EXCHANGE_LOGGER.handle(record)
+
+
+def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
+    """The fields by SPEC §11's names, as handlers see them; ``path`` has no query any more."""
+    return {
         "time": rfc3339(exchange.time),
         "id": exchange.id,
         "client": exchange.client,
@@ -119,7 +127,6 @@ def emit(exchange: ExchangeRecord) -> None:
         "cost": exchange.cost,
         "error": exchange.error,
     }
-    EXCHANGE_LOGGER.handle(record)
 
 
 STARTED = time.time()

@@ -119,12 +119,17 @@ OUTPUT_PARTS = (
     ("output_audio_tokens", "output_cost_per_audio_token"),
     ("output_image_tokens", "output_cost_per_image_token"),
 )
-PER_IMAGE = "output_cost_per_image"
-# LiteLLM gives whisper's one price under both names: the first that is there counts, never the sum.
-PER_SECOND = ("input_cost_per_second", "output_cost_per_second")
+# LiteLLM gives one price (whisper's second, an image) under several names: the first that is there counts, no sum.
+PER_IMAGE = ("output_cost_per_image", "input_cost_per_image")
+PER_SECOND = (
+    "input_cost_per_second",
+    "output_cost_per_second",
+    "input_cost_per_audio_per_second",
+    "output_cost_per_audio_per_second",
+)
 PER_CHARACTER = "input_cost_per_character"
 NAMES = frozenset(
-    {INPUT, OUTPUT, PER_IMAGE, PER_CHARACTER, *PER_SECOND}
+    {INPUT, OUTPUT, PER_CHARACTER, *PER_IMAGE, *PER_SECOND}
     | {name for _, name in INPUT_PARTS}
     | {name for _, name in OUTPUT_PARTS}
 )
@@ -156,8 +161,8 @@ def price(usage: Usage, prices: Mapping[str, Decimal]) -> Decimal | None:
 def _quantities(usage: Usage, prices: Mapping[str, Decimal]) -> Iterator[tuple[Number, tuple[str, ...]]]:
     """What there is to pay for, none of it zero, with the names of the prices that may apply, the best first."""
     yield from _parts(usage, usage.input_tokens, INPUT_PARTS, INPUT)
-    if usage.images and PER_IMAGE in prices:  # a price per image stands in place of its tokens' prices
-        yield usage.images, (PER_IMAGE,)
+    if usage.images and any(name in prices for name in PER_IMAGE):  # stands in place of its tokens' prices
+        yield usage.images, PER_IMAGE
     else:
         yield from _parts(usage, usage.output_tokens, OUTPUT_PARTS, OUTPUT)
     if usage.seconds:

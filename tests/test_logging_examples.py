@@ -25,7 +25,7 @@ from relay.genai import genai_attributes
 from relay.handlers import Failures, GenAIHandler, WebhookHandler, journal_field
 from relay.log import EXCHANGE_LOGGER, FIELDS, ExchangeRecord, emit, setup_logging
 from relay.logqueue import LogQueue, QueueFront
-from relay.usage import UNMETERED, Usage
+from relay.usage import NAMES, UNMETERED, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,9 +148,9 @@ def test_there_is_a_test_for_every_example() -> None:
         assert f'"{name}"' in tested
 
 
-def test_the_docs_name_every_field() -> None:
+def test_the_docs_name_every_field_and_every_price() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for name in FIELDS:
+    for name in (*FIELDS, *NAMES):
         assert f"`{name}`" in text
 
 

@@ -124,6 +124,7 @@ COSTS = [
     ("image tokens", read_usage(IMAGES), IMAGE, "0.16685"),
     # 50 x 5e-06 + 2 x 0.04
     ("each image", Usage(50, output_tokens=4160, images=2), IMAGE | prices(output_cost_per_image="0.04"), "0.08025"),
+    ("each image, by LiteLLM's other name", Usage(images=2), prices(input_cost_per_image="0.04"), "0.08"),
     ("images with no price each", Usage(50, images=2), IMAGE, "0.00025"),
     ("embeddings", Usage(8), prices(input_cost_per_token="2e-08"), "0.00000016"),
     ("output that costs nothing", Usage(8, output_tokens=1), prices(input_cost_per_token="2e-08"), "0.00000016"),
