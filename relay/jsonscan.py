@@ -20,6 +20,7 @@ from .errors import BadRequest
 from .jsontext import (
     ARRAY,
     ARRAY_END,
+    BACKSLASH,
     BLANK,
     COLON,
     COMMA,
@@ -145,7 +146,8 @@ class JSONScanner:
         inner, other, base = here.members.get, here.other, self._base
         while (match := MEMBER.match(data, at)) is not None:
             at = match.end()
-            plan = inner(match[1], other)
+            key = match[1]
+            plan = inner(key, other) if BACKSLASH not in key else self._place(key)
             if plan is not None and not self._take(plan, data, match):
                 return self._open(data, match.start(CONTAINER_FORM))
             if data[at - 1] == OBJECT_END:
@@ -199,14 +201,18 @@ class JSONScanner:
         return self._begin_string(at, KEY_LIMIT, JSONScanner._key_over)
 
     def _key_over(self, _data: bytes, at: int) -> int:
-        """Go to the member's place. A key that is too long or that nothing can decode is none that a plan names."""
-        here = self._frames[-1][0]
-        name = None if self._text is None else decode(bytes(self._text))
-        self._plan = plan = here.other if name is None else here.members.get(literal(name), here.other)
+        """Go to the member's place."""
+        self._plan = plan = self._place(bytes(self._text or b""))
         if plan is not None and plan.role is not None:
             self._enter(plan)
         self._step = JSONScanner._colon
         return at
+
+    def _place(self, key: bytes) -> Plan | None:
+        """The place of a key as written. One that is too long or that nothing can decode is none that a plan names."""
+        here = self._frames[-1][0]
+        name = decode(key) if 0 < len(key) <= KEY_LIMIT else None
+        return here.other if name is None else here.members.get(literal(name), here.other)
 
     def _colon(self, data: bytes, at: int) -> int:
         at = past(BLANK, data, at)

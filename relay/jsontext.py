@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEVELS = 8  # a JSON schema within a tool is seven deep; each level adds 60 bytes of pattern
 
 OBJECT, ARRAY, OBJECT_END, ARRAY_END = b"{[}]"
-QUOTE, COLON, COMMA = b'":,'
+QUOTE, COLON, COMMA, BACKSLASH = b'":,\\'
 BRACKETS = b"{", b"[", b"}", b"]"
 STRING_FORM, SCALAR_FORM, CONTAINER_FORM = 2, 3, 4  # groups of MEMBER and ELEMENT
 
@@ -53,8 +53,8 @@ BLANK = _compile(_BLANK)
 SCALAR = _compile(rb"[-+.\w]*+")
 STRING = _compile(_STRING)
 REST = _compile(_REST)
-# Group 1 is the key or nothing, the others are the value in its form. A key with an escape is left to the small steps.
-MEMBER = _compile(_BLANK, rb'("[^"\\]*+")', _BLANK, rb":", _BLANK, _VALUE, rb"[,}]")
+# Group 1 is the key or nothing, the others are the value in its form.
+MEMBER = _compile(_BLANK, rb'("', _REST, rb'")', _BLANK, rb":", _BLANK, _VALUE, rb"[,}]")
 ELEMENT = _compile(rb"(", _BLANK, rb")", _VALUE, rb"[,\]]")
 PLAIN = re.compile(rb'"[\w.-]+"').fullmatch  # a key that can be written otherwise only with \u00..
 # Below places of no interest: to the next bracket that leads out, and back over those to the next that leads in.
