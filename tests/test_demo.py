@@ -1034,3 +1034,195 @@ def test_forms_are_cut_wherever_they_break(size: int) -> None:
     assert part is not None
     assert (part.filename, part.content_type) == ("f.bin", "x/y")
     assert part.content.read() == b"\0\r\n--c\r\n"
+
+
+# The operations that no test above has used: said, and what must be in the answer.
+
+
+async def walk(client: openai.AsyncOpenAI, steps: list[tuple[str, str, Any, dict[str, Any]]]) -> None:
+    """Take steps; ``{0}`` in a path is the id (or the first listed thing's) that step 0 gave."""
+    ids: list[str] = []
+    for method, path, body, expected in steps:
+        answer = await call(client, method, path.format(*ids), body)
+        for name, value in expected.items():
+            assert answer[name] == value, (method, path, answer)
+        first = (answer.get("data") or [{}])[0] if "data" in answer else answer
+        ids.append(first.get("id", ""))
+
+
+async def test_fine_tuning_step_by_step(alpha: openai.AsyncOpenAI, beta: openai.AsyncOpenAI) -> None:
+    job = (await a_job(alpha))["id"]
+    one = f"{JOBS}/{job}"
+    await walk(
+        alpha,
+        [
+            ("POST", f"{one}/pause", {}, {"status": "paused"}),
+            ("GET", one, None, {"status": "paused"}),
+            ("POST", f"{one}/resume", {}, {"status": "running"}),
+            ("GET", one, None, {"status": "succeeded"}),
+            ("GET", f"{one}/events", None, {"has_more": False}),
+            ("GET", f"{one}/checkpoints", None, {"has_more": False}),
+        ],
+    )
+    for action in ("pause", "resume", "cancel"):
+        with pytest.raises(openai.BadRequestError):
+            await call(alpha, "POST", f"{one}/{action}")
+    other = (await a_job(alpha))["id"]
+    assert (await call(alpha, "POST", f"{JOBS}/{other}/cancel"))["status"] == "cancelled"
+    point = (await call(alpha, "GET", f"{one}/checkpoints"))["data"][0]["fine_tuned_model_checkpoint"]
+    rights = f"/fine_tuning/checkpoints/{point}/permissions"
+    made = await call(alpha, "POST", rights, {"project_ids": ["proj_other"]})
+    assert (await call(alpha, "GET", rights))["first_id"] == made["first_id"]
+    assert (await call(alpha, "DELETE", f"{rights}/{made['first_id']}"))["deleted"]
+    with pytest.raises(openai.NotFoundError):
+        await call(beta, "POST", rights, {"project_ids": ["proj_other"]})
+    grader = {"grader": {"type": "string_check"}, "model_sample": "x"}
+    assert (await call(alpha, "POST", "/fine_tuning/alpha/graders/run", grader))["reward"] == 1.0
+    assert (await call(alpha, "POST", "/fine_tuning/alpha/graders/validate", grader))["grader"] == grader["grader"]
+
+
+async def test_evals_step_by_step(alpha: openai.AsyncOpenAI) -> None:
+    run = {"data_source": {"type": "responses", "model": "gpt-4o"}}
+    await walk(
+        alpha,
+        [
+            ("POST", "/evals", {**EVAL, "name": "e"}, {"object": "eval", "name": "e"}),
+            ("POST", "/evals/{0}", {"name": "f"}, {"name": "f"}),
+            ("POST", "/evals/{0}/runs", run, {"status": "queued"}),
+            ("POST", "/evals/{0}/runs/{2}/cancel", {}, {"status": "canceled"}),
+            ("POST", "/evals/{0}/runs", run, {"status": "queued"}),
+            ("GET", "/evals/{0}/runs/{4}", None, {"status": "completed"}),
+            ("GET", "/evals/{0}/runs/{4}/output_items", None, {"has_more": False}),
+            ("GET", "/evals/{0}/runs/{4}/output_items/{6}", None, {"status": "pass"}),
+            ("DELETE", "/evals/{0}/runs/{4}", None, {"object": "eval.run.deleted"}),
+            ("DELETE", "/evals/{0}", None, {"object": "eval.deleted"}),
+        ],
+    )
+
+
+async def test_containers_and_stores_step_by_step(alpha: openai.AsyncOpenAI) -> None:
+    file = (await a_file(alpha))["id"]
+    await walk(
+        alpha,
+        [
+            ("POST", "/containers", {"name": "c"}, {"status": "running"}),
+            ("POST", "/containers/{0}/files", {"file_id": file}, {"path": "/mnt/data/f.txt", "source": "user"}),
+            ("GET", "/containers/{0}/files/{1}", None, {"bytes": 10}),
+            ("DELETE", "/containers/{0}/files/{1}", None, {"object": "container.file.deleted"}),
+            ("GET", "/containers/{0}/files", None, {"data": []}),
+            ("POST", "/vector_stores", {"name": "a"}, {"name": "a"}),
+            ("POST", "/vector_stores/{5}", {"name": "b"}, {"name": "b"}),
+            ("POST", "/vector_stores/{5}/files", {"file_id": file}, {"status": "in_progress"}),
+            ("GET", "/vector_stores/{5}/files/{7}", None, {"status": "completed"}),
+            ("POST", "/vector_stores/{5}/files/{7}", {"attributes": {"a": 1}}, {"attributes": {"a": 1}}),
+            ("GET", "/vector_stores/{5}/files/{7}/content", None, {"data": [{"type": "text", "text": "some words"}]}),
+            ("POST", "/vector_stores/{5}/file_batches", {"file_ids": [file]}, {"status": "in_progress"}),
+            ("POST", "/vector_stores/{5}/file_batches/{11}/cancel", {}, {"status": "cancelled"}),
+            ("GET", "/vector_stores/{5}/file_batches/{11}/files", None, {"first_id": file}),
+        ],
+    )
+    with pytest.raises(openai.BadRequestError):
+        await alpha.vector_stores.file_batches.create((await alpha.vector_stores.list()).data[0].id)
+    container = await alpha.containers.create(name="c")
+    copied = await alpha.containers.files.create(container.id, file=("q.txt", b"123"))
+    content = await alpha.containers.files.content.retrieve(copied.id, container_id=container.id)
+    assert content.read() == b"123"
+
+
+async def test_skills_and_realtime_step_by_step(alpha: openai.AsyncOpenAI) -> None:
+    skill = (await a_skill(alpha))["id"]
+    await alpha.skills.versions.create(skill, files=[("mine/SKILL.md", b"two")])
+    one = f"/skills/{skill}/versions"
+    await walk(
+        alpha,
+        [
+            ("GET", f"{one}/2", None, {"version": "2", "skill_id": skill}),
+            ("DELETE", f"{one}/2", None, {"object": "skill.version.deleted", "version": "2"}),
+            ("POST", "/chatkit/sessions", {"user": "u", "workflow": {"id": "wf_1"}}, {"status": "active"}),
+            ("POST", "/chatkit/sessions/{2}/cancel", {}, {"status": "cancelled"}),
+            ("GET", "/chatkit/threads", None, {"has_more": False}),
+            ("DELETE", "/chatkit/threads/{4}", None, {"deleted": True}),
+            ("POST", "/realtime/sessions", {"model": "gpt-realtime"}, {"model": "gpt-realtime"}),
+            ("POST", "/realtime/transcription_sessions", {}, {"object": "realtime.session"}),
+            ("POST", "/realtime/translations/client_secrets", {}, {}),
+        ],
+    )
+
+
+async def test_the_older_answers(alpha: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": "gpt-3.5-turbo-instruct", "prompt": "count to 3"}
+    whole = (await alpha.completions.create(**asked)).choices[0].text
+    pieces = [chunk async for chunk in await alpha.completions.create(**asked, stream=True)]
+    assert "".join(chunk.choices[0].text for chunk in pieces) == whole == "1 2 3"
+    assert pieces[-1].choices[0].finish_reason == "stop"
+    results = (await alpha.moderations.create(input=["I will kill you", "good morning"])).results
+    assert [result.flagged for result in results] == [True, False]
+    assert (await alpha.models.retrieve("gpt-4o-2024-08-06")).id == "gpt-4o-2024-08-06"
+    for name in ("gpt-nobody", "gpt-4o-eu"):
+        with pytest.raises(openai.NotFoundError):
+            await alpha.models.retrieve(name)
+
+
+async def test_voices_need_a_consent_and_speak_in_events(alpha: openai.AsyncOpenAI, beta: openai.AsyncOpenAI) -> None:
+    consent = (await a_consent(alpha))["id"]
+    kind: Any = object
+
+    async def voice(client: openai.AsyncOpenAI) -> Any:
+        files = [("audio_sample", ("a.wav", b"RIFF"))]
+        options: Any = {"headers": {"Content-Type": "multipart/form-data"}}
+        body = {"name": "v", "consent": consent}
+        return await client.post("/audio/voices", cast_to=kind, body=body, files=files, options=options)
+
+    made = (await voice(alpha))["id"]
+    with pytest.raises(openai.NotFoundError):
+        await voice(beta)
+    speech: Any = {"model": "gpt-4o-mini-tts", "input": "x", "voice": {"id": made}}
+    assert (await alpha.audio.speech.create(**speech)).content
+    with pytest.raises(openai.NotFoundError):
+        await beta.audio.speech.create(**speech)
+    events = (await alpha.audio.speech.create(**speech, stream_format="sse")).content
+    assert events.startswith(b'data: {"type":"speech.audio.delta"')
+    assert b"speech.audio.done" in events
+
+
+async def test_spoken_and_stored_things_come_in_pieces_too(alpha: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": "gpt-audio", "messages": HELLO, "modalities": ["text", "audio"], "stream": True}
+    deltas = [chunk.choices[0].delta async for chunk in await alpha.chat.completions.create(**asked)]
+    assert any("audio" in delta.model_dump() for delta in deltas)
+    tool: Any = {"type": "function", "name": "look", "parameters": {}, "strict": False}
+    async with alpha.responses.stream(model="gpt-4o", input="look there", tools=[tool]) as stream:
+        final = await stream.get_final_response()
+    assert final.output[0].type == "function_call"
+    file = (await a_file(alpha))["id"]
+    store = await alpha.vector_stores.create(file_ids=[file])
+    searching: Any = {"type": "file_search", "vector_store_ids": [store.id]}
+    include: Any = ["file_search_call.results"]
+    found = await alpha.responses.create(model="gpt-4o", input="x", tools=[searching], include=include)
+    assert file in str(found.output[0])
+    with pytest.raises(openai.BadRequestError, match="store"):
+        await alpha.responses.create(model="gpt-4o", input="x", background=True, store=False)
+    with pytest.raises(openai.BadRequestError, match="Mutually exclusive"):
+        await alpha.responses.create(model="gpt-4o", input="x", conversation="conv_1", previous_response_id="resp_1")
+    with pytest.raises(openai.BadRequestError, match="array"):
+        await call(alpha, "POST", "/responses", {"model": "gpt-4o", "input": 5})
+
+
+async def test_videos_are_made_from_others(alpha: openai.AsyncOpenAI, beta: openai.AsyncOpenAI) -> None:
+    first = await alpha.videos.create(prompt="x")
+    named = {"prompt": "y", "video": {"id": first.id}}
+    assert (await call(alpha, "POST", "/videos/edits", named))["remixed_from_video_id"] == first.id
+    with pytest.raises(openai.NotFoundError):
+        await call(beta, "POST", "/videos/extensions", named)
+    picture = (await alpha.videos.download_content(first.id, variant="thumbnail")).content
+    assert picture.startswith(b"\x89PNG")
+
+
+async def test_missing_members_are_named(alpha: openai.AsyncOpenAI) -> None:
+    for path, name in (
+        ("/chat/completions", "model"), ("/embeddings", "model"), ("/files", "purpose"), ("/uploads", "filename"),
+        ("/batches", "input_file_id"), (JOBS, "model"), ("/images/edits", "prompt"), ("/realtime/calls", "sdp"),
+        ("/content_provenance_checks", "file"), ("/audio/transcriptions", "file"), ("/videos", "prompt"),
+    ):  # fmt: skip
+        with pytest.raises(openai.BadRequestError) as caught:
+            await call(alpha, "POST", path, {"x": 1})
+        assert (caught.value.param, caught.value.code) == (name, "missing_required_parameter")

@@ -180,8 +180,12 @@ class Connection(asyncio.Protocol):
         if script is not None and script.fault and script.place == "within":
             await self.write(head[: len(head) // 2])
             await self.misbehave(script)
-        await self.write(head)
         breaking = script if script is not None and script.fault else None
+        if answer.stream is None and script is None:  # the usual one: in one piece
+            data = self.wire.send(h11.Data(data=b"" if head_only else answer.body)) or b""
+            await self.write(head + data + (self.wire.send(h11.EndOfMessage()) or b""))
+            return
+        await self.write(head)
         await self.send_content(iter(()) if head_only else pieces(answer), answer, breaking)
         await self.write(self.wire.send(h11.EndOfMessage()))
 

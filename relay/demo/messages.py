@@ -92,11 +92,14 @@ class Call:
         return value
 
 
+COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
 def encode(value: Any, *, pretty: bool = False) -> bytes:
-    """JSON as OpenAI writes it: indented in whole answers, compact in events."""
+    """JSON on one line, or indented as OpenAI writes its errors (which only Python's slow encoder can do)."""
     if pretty:
         return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return COMPACT.encode(value).encode()
 
 
 def data_event(value: Any) -> bytes:

@@ -183,7 +183,7 @@ def create_session(call: Call) -> JSON:
 
 def create_call(call: Call) -> Answer:
     """``POST /realtime/calls``: an SDP offer, alone or with a session; the answer says where the call is."""
-    if call.form is not None:
+    if call.form is not None or call.json:
         call.require("sdp")
     elif not call.content.size:
         raise APIError(400, "Missing required parameter: 'sdp'.", param="sdp", code="missing_required_parameter")

@@ -243,7 +243,7 @@ class DemoUpstream:
         ) as error:  # a member of a shape not foreseen
             answer = APIError(400, f"Invalid request: {error!r}.", code="invalid_type").answer()
         if not isinstance(answer, Answer):
-            answer = Answer(body=encode(answer, pretty=True))
+            answer = Answer(body=encode(answer))
         answer.fields += limits
         answer.fields += identity(self._keys.get(heard.key))
         if self._gzip and b"gzip" in heard.value(b"accept-encoding"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from .messages import JSON, Answer, APIError, Fields
@@ -92,6 +91,12 @@ def compress(answer: Answer) -> None:
     answer.stream, answer.length = coded(), None
 
 
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def date() -> bytes:
-    """Now, as a ``Date`` field has it (RFC 9110 §5.6.7)."""
-    return formatdate(time.time(), usegmt=True).encode()
+    """Now, as a ``Date`` field has it (RFC 9110 §5.6.7), in whatever locale."""
+    now = time.gmtime()
+    clock = f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
+    return f"{DAYS[now.tm_wday]}, {now.tm_mday:02} {MONTHS[now.tm_mon - 1]} {now.tm_year} {clock} GMT".encode()
