@@ -233,7 +233,7 @@ class Worker:
     def _pass_interim(exchange: Exchange, interim: ResponseHead) -> None:
         """Relay early hints and the like (RFC 9110 §15.2); 100 is ours to say, and HTTP/1.0 knows none."""
         if interim.status != 100 and exchange.head.version == b"1.1":  # noqa: PLR2004 - Continue
-            exchange.connection.send_response(interim.status, interim.reason, [], inbound_lines(interim))
+            exchange.connection.send_interim(interim.status, interim.reason, inbound_lines(interim))
             exchange.connection.flush()
 
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import h11
-
-from .errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Fields, Unavailable
+from .errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
+from .framing import END, NEED_DATA
 from .http1 import HTTP1Connection, PeerGone, Silent
 from .inspection import Splice, Splicer
 from .spool import Spool
@@ -92,25 +91,26 @@ class RequestBody:
         if self.ended:
             return b""
         self.check_size(self.length or 0)
-        if connection.h11.they_are_waiting_for_100_continue:
-            connection.send_response(100, b"Continue", [], b"")
+        if connection.wants_continue:
+            connection.send_continue()
             connection.flush()
         try:
             event = connection.poll_event()
-            if event is h11.NEED_DATA:
+            if event is NEED_DATA:
                 connection.set_deadline(self._config.timeouts.body)
                 event = await connection.next_event()
         except Silent:
             raise ClientTooSlow(f"No byte of the body came for {self._config.timeouts.body:g} s.") from None
         except PeerGone as error:
             raise ClientGone(str(error)) from None
-        if not isinstance(event, h11.Data):
+        if event is END:
             self.ended = True
             connection.set_deadline(None)
             return b""
-        self.count += len(event.data)
+        assert isinstance(event, bytes)
+        self.count += len(event)
         self.check_size(self.count)
-        return bytes(event.data)
+        return event
 
     def check_size(self, size: int) -> None:
         """Refuse more than ``limits.request_bytes``."""
@@ -145,13 +145,12 @@ class RequestBody:
             self.model = model
             self._splices = self._peek.splices(model, at)
 
-    def framing(self) -> Fields:
-        """The field line that frames this content towards an upstream: chunked stays chunked (SPEC §6)."""
+    @property
+    def outgoing_length(self) -> int | None:
+        """The content's length as a deployment gets it; None for chunked content, which stays chunked (SPEC §6)."""
         if self.chunked:
-            return [(b"Transfer-Encoding", b"chunked")]
-        if self.length is None:
-            return []
-        return [(b"Content-Length", b"%d" % (self.length + sum(splice.delta for splice in self._splices)))]
+            return None
+        return (self.length or 0) + sum(splice.delta for splice in self._splices)
 
     @property
     def replayable(self) -> bool:

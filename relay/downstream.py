@@ -8,11 +8,10 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
-import h11
-
 from .body import RequestBody
 from .errors import ClientGone, ClientTooSlow, Fields, ProxyError
 from .fields import RequestHead, field_lines
+from .framing import NEED_DATA, Kind
 from .http1 import Event, HTTP1Connection, PeerGone, Silent
 from .log import ExchangeRecord
 
@@ -94,31 +93,26 @@ class Exchange:
         """Take the request's head."""
         self.head = head
         self.body = RequestBody(self.connection, head, self.config)
-        if self.body.is_empty:
-            self.connection.poll_event()  # the end of the message, which came with the head
-            self.body.ended = True
+        self.body.ended = self.body.is_empty
         self.record.method = head.method.decode("ascii")
         self.record.path = head.target.partition(b"?")[0].decode("ascii")
 
-    def send_head(self, status: int, reason: bytes, framing: Fields, lines: bytes) -> None:
+    def send_head(self, status: int, reason: bytes, kind: Kind, length: int, lines: bytes) -> None:
         """Commit: write the response's head. It leaves with the next ``flush``."""
         self.committed = True
         self.record.status = status
-        if self.closes:
-            framing = [*framing, (b"Connection", b"close")]
-        self.connection.send_response(status, reason, framing, lines)
+        self.connection.send_response(status, reason, kind, length, lines, close=self.closes)
 
     @property
     def closes(self) -> bool:
         """Whether the connection ends with this exchange: draining, or content that nobody will read."""
-        return self.draining or self.connection.h11.their_state is not h11.DONE
+        return self.draining or not self.connection.received
 
     def respond(self, status: int, content_type: bytes, content: bytes, fields: Fields) -> None:
         """Answer by ourselves."""
         lines = field_lines([(b"Date", http_date()), (b"Content-Type", content_type), *fields])
         lines += b"x-passthrough-id: %s\r\n" % self.id.encode()
-        framing = [(b"Content-Length", b"%d" % len(content))]
-        self.send_head(status, REASONS.get(status, b""), framing, lines)
+        self.send_head(status, REASONS.get(status, b""), Kind.LENGTH, len(content), lines)
         if self.record.method != "HEAD":
             self.connection.send_data(content)
             self.record.bytes_out = len(content)
@@ -238,17 +232,17 @@ class Downstream:
 
     async def _next_head(self, *, kept: bool) -> RequestHead:
         connection, timeouts = self.connection, self._handler.config.timeouts
-        event: Event | type[h11.NEED_DATA] = connection.poll_event()
-        if event is h11.NEED_DATA:
+        event = connection.poll_event()
+        if event is NEED_DATA:
             connection.set_deadline(timeouts.keep_alive if kept else timeouts.head)
             self.idle = kept
             try:
-                while event is h11.NEED_DATA and not connection.has_pending:
+                while event is NEED_DATA and not connection.has_pending:
                     await connection.readable()
                     event = connection.poll_event()
             finally:
                 self.idle = False
-            if event is h11.NEED_DATA:
+            if event is NEED_DATA:
                 event = await self._rest_of_head(kept=kept)
         assert isinstance(event, RequestHead)
         connection.set_deadline(None)
@@ -269,7 +263,7 @@ class Downstream:
         connection = self.connection
         if connection.closed or connection.transport.is_closing():
             return
-        if connection.h11.their_state is h11.DONE and not connection.has_pending:
+        if connection.received and not connection.has_pending:
             connection.close()
         else:
             await connection.linger(LINGER_BYTES, LINGER_SECONDS)

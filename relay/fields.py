@@ -88,9 +88,10 @@ class Head:
     def __contains__(self, name: bytes) -> bool:
         return name in self._index
 
-    def framing(self) -> bytes:
+    @property
+    def framing(self) -> Fields:
         """The field lines that h11 has to judge, as they came."""
-        return b"".join([b"%s: %s\r\n" % line for line in self.fields if line[0].lower() in FRAMING])
+        return [line for line in self.fields if line[0].lower() in FRAMING]
 
 
 class RequestHead(Head):

@@ -1,12 +1,12 @@
-"""One h11 machine on one socket, in either role: the only room that touches asyncio's transports.
+"""One HTTP/1.1 connection on one socket, in either role: the only room that touches asyncio's transports.
 
 Bytes come in by ``data_received`` and are only stored; ``poll_event`` turns them into the next event, ``next_event``
 waits for one. A consumer that must not wait for a turn of the loop (``relay.pump``) sets ``on_readable`` and polls
 inside the callback. Bytes go out by ``send_*`` into a list and leave together at ``flush``.
 
-Heads are cut and checked by ``relay.fields``; h11 is shown the start line and the framing field lines of each, judges
-where the message ends, and counts its content, in both directions. Writing goes the same way round: h11 writes the
-start line and the framing, the other lines are put behind them as they came.
+Heads are cut and checked by ``relay.fields``. Where a message ends, in either direction, is h11's verdict
+(``relay.framing``); its content is counted on the way in and on the way out, and a message is never made to look whole
+that is not.
 
 Flow control: a connection stops reading while ``HIGH_WATER`` bytes wait for its consumer, and says by ``paused`` and
 ``on_writable`` that its peer does not take what was written. One coarse timer per connection serves every deadline.
@@ -15,14 +15,26 @@ Flow control: a connection stops reading while ``HIGH_WATER`` bytes wait for its
 from __future__ import annotations
 
 import asyncio
+import enum
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import h11
-
-from .errors import BadRequest, Fields, HeadTooLarge
+from .errors import HeadTooLarge
 from .fields import RequestHead, ResponseHead, check_partial_head, parse_request_head, parse_response_head
+from .framing import (
+    END,
+    NEED_DATA,
+    ChunkedReader,
+    CloseReader,
+    Kind,
+    Reader,
+    Signal,
+    frame_response,
+    make_reader,
+    request_framing,
+    response_framing,
+)
 from .hangup import hangup_watch
 
 if TYPE_CHECKING:
@@ -30,10 +42,20 @@ if TYPE_CHECKING:
 
     from .config import Limits
 
-Event: TypeAlias = "RequestHead | ResponseHead | h11.Data | h11.EndOfMessage | h11.ConnectionClosed"
-NEED_DATA = h11.NEED_DATA
+Event: TypeAlias = RequestHead | ResponseHead | bytes | Signal  # a head, content, or END (NEED_DATA only from a poll)
 HIGH_WATER = 64 << 10  # bytes that may wait for a consumer before the socket is left unread: asyncio's own write mark
-FEED_SIZE = 256 << 10  # bytes given to h11 at once, so that one turn of the loop has bounded work
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Role(enum.Enum):
+    """Which side of the connection we are."""
+
+    SERVER = "server"  # to a client
+    CLIENT = "client"  # to an upstream
+
+
+class MessageError(Exception):
+    """We tried to write content that does not fit the head we wrote."""
 
 
 class PeerGone(Exception):
@@ -54,18 +76,22 @@ class HTTP1Connection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_deadline",
-        "_feed_eof",
+        "_keeps",
         "_loop",
         "_lost",
+        "_method",
         "_out",
         "_pending",
+        "_reader",
         "_reading",
         "_timer",
         "_timer_at",
+        "_to_write",
+        "_version",
+        "_writes",
         "closed",
         "eof",
         "failure",
-        "h11",
         "heard",
         "limits",
         "on_eof",
@@ -73,25 +99,23 @@ class HTTP1Connection(asyncio.Protocol):
         "on_readable",
         "on_writable",
         "paused",
+        "received",
         "role",
+        "sent",
         "transport",
+        "wants_continue",
     )
 
-    def __init__(
-        self,
-        role: type[h11.CLIENT | h11.SERVER],
-        limits: Limits,
-        on_made: Callable[[HTTP1Connection], None] | None = None,
-    ) -> None:
+    def __init__(self, role: Role, limits: Limits, on_made: Callable[[HTTP1Connection], None] | None = None) -> None:
         self.role = role
         self.limits = limits
-        self.h11 = h11.Connection(role)
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.closed = False  # the socket is gone
         self.eof = False  # the peer ended its stream, in order
         self.heard = False  # a byte came since this was last set to False
         self.failure: Exception | None = None  # what somebody else put an end to the exchange with
         self.paused = False  # the peer does not take what we write
+        self.wants_continue = False  # the client waits for 100 before it sends content
         self.on_made = on_made
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
@@ -100,15 +124,26 @@ class HTTP1Connection(asyncio.Protocol):
         self._pending = bytearray()
         self._out: list[bytes] = []
         self._lost: Exception | None = None
-        self._feed_eof = False
         self._reading = True
         self._loop = asyncio.get_running_loop()
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """Forget the last exchange."""
+        self._reader: Reader | None = None  # of the message that is coming; None until its head is there
+        self.received = False  # that message has ended
+        self._method = b"GET"
+        self._version = b"1.1"
+        self._keeps = True  # nobody has said that the connection ends with this exchange
+        self._writes: Kind | None = None  # how the message that goes out is framed; None until its head is written
+        self._to_write = 0  # bytes that its Content-Length still promises
+        self.sent = False  # that message has ended
 
     def __repr__(self) -> str:
-        return f"<HTTP1Connection {self.role.__name__} {self.h11.our_state}/{self.h11.their_state}>"
+        return f"<HTTP1Connection {self.role.value} received={self.received} sent={self.sent} keeps={self._keeps}>"
 
     # What asyncio calls.
 
@@ -173,65 +208,71 @@ class HTTP1Connection(asyncio.Protocol):
 
     # Reading.
 
-    def poll_event(self) -> Event | type[h11.NEED_DATA]:
+    def poll_event(self) -> Event:
         """The next event that the bytes at hand allow, else ``NEED_DATA``.
 
         Raises a ``ProxyError`` for what the peer may not send, ``PeerGone`` when no more can come, ``Silent``.
         """
-        state = self.h11.their_state
-        if state is h11.IDLE or state is h11.SEND_RESPONSE:
+        reader = self._reader
+        if reader is None:
             return self._poll_head()
-        try:
-            while True:
-                event = self.h11.next_event()
-                if event is not NEED_DATA:
-                    return cast("Event", event)
-                if not self._feed():
-                    return NEED_DATA
-        except h11.RemoteProtocolError as error:
-            raise self._lost or self._malformed(error) from None
+        event = reader.read(self._pending)
+        if not self._reading and len(self._pending) <= HIGH_WATER:
+            self._go_on_reading()
+        if event is END:
+            self.received = True
+        elif event is NEED_DATA and (self.eof or self._lost is not None):
+            return self._end_of_stream(reader)
+        return event
 
-    def _malformed(self, error: h11.RemoteProtocolError) -> Exception:
-        """What to raise for h11's refusal: a message cut short is the peer's leaving, the rest is bad framing."""
-        if self._feed_eof:
-            return PeerGone("the message was cut short")
-        return BadRequest(f"The message is malformed: {error}.")
-
-    def _feed(self) -> bool:
-        """Hand h11 the next bytes, or the end of the stream; False when there is nothing to hand over."""
-        if self._pending:
-            if len(self._pending) <= FEED_SIZE:
-                self.h11.receive_data(bytes(self._pending))
-                self._pending.clear()
-            else:
-                self.h11.receive_data(bytes(self._pending[:FEED_SIZE]))
-                del self._pending[:FEED_SIZE]
-            if not self._reading:
-                self._go_on_reading()
-            return True
+    def _end_of_stream(self, reader: Reader) -> Event:
+        """Nothing more will come: that is the end of content without one of its own, else the peer's leaving."""
         if self._lost is not None:
             raise self._lost
-        if self.eof and not self._feed_eof:
-            self._feed_eof = True
-            self.h11.receive_data(b"")
-            return True
-        return False
+        if isinstance(reader, CloseReader):
+            self.received = True
+            return END
+        raise PeerGone("the message was cut short")
 
-    def _poll_head(self) -> Event | type[h11.NEED_DATA]:
+    def poll_chunks(self) -> tuple[bytes, list[bytes]] | None:
+        """All canonical chunks at hand, as they came, and what is in them; None where ``poll_event`` has to look.
+
+        To a peer whose message is chunked as well they can be passed on without being cut and framed again.
+        """
+        if not isinstance(self._reader, ChunkedReader) or not self._pending:
+            return None
+        count, pieces = self._reader.whole_chunks(self._pending)
+        if not count:
+            return None
+        if count == len(self._pending):
+            raw = bytes(self._pending)
+            self._pending.clear()
+        else:
+            raw = bytes(self._pending[:count])
+            del self._pending[:count]
+        if not self._reading and len(self._pending) <= HIGH_WATER:
+            self._go_on_reading()
+        return raw, pieces
+
+    def _poll_head(self) -> Event:
         end = self._pending.find(b"\r\n\r\n") + 4
         if end < 4:  # noqa: PLR2004 - not found
             return self._poll_partial_head()
         if end > self.limits.head_bytes:
             raise HeadTooLarge(f"The head is longer than {self.limits.head_bytes} bytes.")
-        raw = bytes(self._pending[:end])
-        del self._pending[:end]
+        if end == len(self._pending):
+            raw = bytes(self._pending)
+            self._pending.clear()
+        else:
+            raw = bytes(self._pending[:end])
+            del self._pending[:end]
         if not self._reading and len(self._pending) <= HIGH_WATER:
             self._go_on_reading()
-        return self._read_request(raw) if self.role is h11.SERVER else self._read_response(raw)
+        return self._read_request(raw) if self.role is Role.SERVER else self._read_response(raw)
 
-    def _poll_partial_head(self) -> type[h11.NEED_DATA]:
+    def _poll_partial_head(self) -> Signal:
         if self._pending:
-            longest_target = self.limits.target_bytes if self.role is h11.SERVER else self.limits.head_bytes
+            longest_target = self.limits.target_bytes if self.role is Role.SERVER else self.limits.head_bytes
             check_partial_head(self._pending, self.limits.head_bytes, longest_target)
         if self._lost is not None:
             raise self._lost
@@ -241,29 +282,29 @@ class HTTP1Connection(asyncio.Protocol):
 
     def _read_request(self, raw: bytes) -> RequestHead:
         head = parse_request_head(raw, self.limits.head_fields, self.limits.target_bytes)
-        start = b"%s %s HTTP/%s\r\n" % (head.method, head.target, head.version)
-        self._show_h11(start + head.framing() + b"\r\n")
+        framing, length = request_framing(head.method, head.version, head.framing)
+        self._method, self._version = head.method, head.version
+        self._keeps = framing.keep_alive
+        self._reader = make_reader(framing.kind, length)
+        self.received = framing.kind is Kind.EMPTY
+        self.wants_continue = framing.wants_continue
         return head
 
     def _read_response(self, raw: bytes) -> ResponseHead:
         head = parse_response_head(raw, self.limits.head_fields)
-        start = b"HTTP/%s %d %s\r\n" % (head.version, head.status, head.reason)
-        self._show_h11(start + head.framing() + b"\r\n")
+        if head.status < 200:  # noqa: PLR2004 - interim, or a switch of protocols: no content
+            return head
+        framing, length = response_framing(self._method, head.status, head.version, head.framing)
+        self._keeps = self._keeps and framing.keep_alive
+        self._reader = make_reader(framing.kind, length)
+        self.received = framing.kind is Kind.EMPTY
         return head
-
-    def _show_h11(self, head: bytes) -> None:
-        """Let h11 judge the framing; its own event is dropped, since the fields are in ours."""
-        try:
-            self.h11.receive_data(head)
-            self.h11.next_event()
-        except h11.RemoteProtocolError as error:
-            raise BadRequest(f"The message is malformed: {error}.") from None
 
     async def next_event(self) -> Event:
         """Wait for the next event. Raises what ``poll_event`` raises."""
         while (event := self.poll_event()) is NEED_DATA:
             await self.readable()
-        return cast("Event", event)
+        return event
 
     async def readable(self) -> None:
         """Wait until there is something new to poll for: bytes, an end, a deadline."""
@@ -277,7 +318,7 @@ class HTTP1Connection(asyncio.Protocol):
     @property
     def has_pending(self) -> bool:
         """Whether bytes wait that belong to no event yet (a pipelined request, or an upstream's surplus)."""
-        return bool(self._pending) or bool(self.h11.trailing_data[0])
+        return bool(self._pending)
 
     def _stop_reading(self) -> None:
         self._reading = False
@@ -305,30 +346,68 @@ class HTTP1Connection(asyncio.Protocol):
 
     # Writing.
 
-    def send_request(self, head: RequestHead, target: bytes, framing: Fields, lines: bytes) -> None:
-        """Write a request's head: h11 writes the start line and ``framing``, ``lines`` follow as they are."""
-        event = h11.Request(method=head.method, target=target, headers=framing)
-        self._put_head(event, lines)
+    def send_request(self, head: RequestHead, target: bytes, host: bytes, length: int | None, lines: bytes) -> None:
+        """Write a request's head. ``length`` is its content's; None for chunked content, 0 also for none at all."""
+        self._method = head.method
+        if length is None:
+            self._writes, framing = Kind.CHUNKED, b"Transfer-Encoding: chunked\r\n"
+        else:
+            self._writes, self._to_write = Kind.LENGTH, length
+            framing = b"Content-Length: %d\r\n" % length if length or b"content-length" in head else b""
+        self._out.append(b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n" % (head.method, target, host, framing, lines))
 
-    def send_response(self, status: int, reason: bytes, framing: Fields, lines: bytes) -> None:
-        """Write a response's head, final or interim (1xx)."""
-        kind = h11.Response if status >= 200 else h11.InformationalResponse  # noqa: PLR2004
-        self._put_head(kind(status_code=status, reason=reason, headers=framing), lines)
+    def send_interim(self, status: int, reason: bytes, lines: bytes) -> None:
+        """Write an interim response (1xx)."""
+        self._out.append(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, lines))
 
-    def _put_head(self, event: h11.Event, lines: bytes) -> None:
-        data = cast("bytes", self.h11.send(event))
-        self._out.append(data[:-2] + lines + b"\r\n" if lines else data)
+    def send_continue(self) -> None:
+        """Tell a client that waits for it to send its content."""
+        self.wants_continue = False
+        self._out.append(CONTINUE)
 
-    def send_data(self, data: bytes | bytearray) -> None:
-        """Write content, framed as the head said. Raises ``h11.LocalProtocolError`` beyond Content-Length."""
-        pieces = self.h11.send_with_data_passthrough(h11.Data(data=cast("bytes", data)))
-        self._out += cast("list[bytes]", pieces)
+    def send_response(self, status: int, reason: bytes, kind: Kind, length: int, lines: bytes, *, close: bool) -> None:
+        """Write a final response's head, framed as h11 would: ``kind`` and ``length`` are those of the content at hand.
+
+        ``close`` announces that the connection ends with this exchange.
+        """
+        written = frame_response(self._method, self._version, self._keeps, status, kind, close)
+        framing = written.lines % length if kind is Kind.LENGTH else written.lines
+        self._writes, self._to_write = written.kind, length
+        self._keeps = self._keeps and written.keep_alive
+        self._out.append(b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (status, reason, framing, lines))
+
+    @property
+    def writes_chunks(self) -> bool:
+        """Whether the message that goes out is chunked, so that ``send_chunks`` may be used."""
+        return self._writes is Kind.CHUNKED
+
+    def send_chunks(self, raw: bytes) -> None:
+        """Write canonical chunks as they are."""
+        self._out.append(raw)
+
+    def send_data(self, data: bytes) -> None:
+        """Write content, framed as the head said. Raises MessageError beyond Content-Length."""
+        if not data:
+            return
+        if self._writes is Kind.LENGTH:
+            self._to_write -= len(data)
+            if self._to_write < 0:
+                raise MessageError("more content than Content-Length says")
+            self._out.append(data)
+        elif self._writes is Kind.CHUNKED:
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        elif self._writes is Kind.UNTIL_CLOSE:
+            self._out.append(data)
+        else:
+            raise MessageError("content where there can be none")
 
     def send_end(self) -> None:
-        """Write the end of the message. Raises ``h11.LocalProtocolError`` short of Content-Length."""
-        pieces = self.h11.send(h11.EndOfMessage())
-        if pieces:
-            self._out.append(pieces)
+        """Write the end of the message. Raises MessageError short of Content-Length."""
+        if self._writes is Kind.LENGTH and self._to_write:
+            raise MessageError("less content than Content-Length says")
+        if self._writes is Kind.CHUNKED:
+            self._out.append(b"0\r\n\r\n")
+        self.sent = True
 
     def flush(self) -> None:
         """Hand everything written to the transport, in one piece."""
@@ -388,24 +467,15 @@ class HTTP1Connection(asyncio.Protocol):
     @property
     def is_done(self) -> bool:
         """Whether the exchange is over on both sides, whole, with both willing to keep the connection."""
-        return self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE and self._lost is None
+        return self.received and self.sent and self._keeps and self._lost is None
 
     def next_cycle(self) -> None:
         """Make ready for the next exchange. Bytes that came early are kept for it."""
-        surplus, _ = self.h11.trailing_data
-        if surplus:  # h11 has no way to give them back, so a new machine starts where this one ended
-            self.h11 = h11.Connection(self.role)
-            self._pending[:0] = surplus
-        else:
-            self.h11.start_next_cycle()
+        self._begin_cycle()
 
     def is_alive(self) -> bool:
         """Whether an idle connection can be used: no end, no byte that nobody asked for."""
         return not (self.eof or self._lost or self.has_pending or self.transport.is_closing())
-
-    def switch(self) -> None:
-        """HTTP ends here (101): from now on ``take`` and ``write`` move bytes as they are."""
-        self._pending[:0] = self.h11.trailing_data[0]
 
     def take(self) -> bytes:
         """All bytes that came, for a tunnel."""

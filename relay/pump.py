@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-import h11
-
-from .http1 import NEED_DATA, HTTP1Connection, PeerGone
+from .framing import END, NEED_DATA
+from .http1 import HTTP1Connection, PeerGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,7 @@ class BodyRelay:
         self._watch = watch
         self._idle = idle
         self._done: asyncio.Future[None] | None = None
-        self._last: bytes | bytearray = b""
+        self._last = b""
         self.count = 0  # bytes of content
         self.ended = False
 
@@ -67,16 +66,22 @@ class BodyRelay:
         source, sink = self._source, self._sink
         try:
             while not sink.paused:
+                chunks = source.poll_chunks() if sink.writes_chunks else None
+                if chunks is not None:
+                    self._look(chunks[1])
+                    sink.send_chunks(chunks[0])
+                    continue
                 event = source.poll_event()
                 if event is NEED_DATA:
                     source.set_deadline(self._idle)
                     break
-                if isinstance(event, h11.Data):
-                    self._pass_on(event.data)
-                else:
+                if event is END:
                     sink.send_end()
                     self.ended = True
                     break
+                data = cast("bytes", event)
+                self._look([data])
+                sink.send_data(data)
             else:
                 source.set_deadline(None)  # the client is the slow one: no deadline runs against the upstream
         finally:
@@ -85,17 +90,18 @@ class BodyRelay:
             raise PeerGone("the client left")
         return self.ended
 
-    def _pass_on(self, data: bytes | bytearray) -> None:
+    def _look(self, pieces: list[bytes]) -> None:
+        """See content before it leaves."""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._watch is not None:
-            self._watch(cast("bytes", data))
+            self._watch(data)
         self.count += len(data)
-        self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]  # noqa: PLR2004 - the longest EVENT_ENDS
-        self._sink.send_data(data)
+        self._last = data if len(data) >= 4 else self._last[-4:] + data  # noqa: PLR2004 - the longest EVENT_ENDS
 
     @property
     def at_event_boundary(self) -> bool:
         """Whether an event may begin here: nothing was moved yet, or the last bytes ended one."""
-        return not self.count or bytes(self._last).endswith(EVENT_ENDS)
+        return not self.count or self._last.endswith(EVENT_ENDS)
 
 
 class Tunnel:

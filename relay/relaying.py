@@ -35,9 +35,7 @@ async def relay_response(
     head = response.head
     if head.status >= 400 and response.upstream.uploading:  # noqa: PLR2004 - refused early (413, 401): stop sending
         response.upstream.stop_upload()
-    exchange.send_head(
-        head.status, head.reason, response.framing(exchange.head.version), inbound_lines(head) + own_lines
-    )
+    exchange.send_head(head.status, head.reason, *response.framing, inbound_lines(head) + own_lines)
     connection = exchange.connection
     for piece in response.pieces:
         if watch is not None:

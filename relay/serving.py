@@ -7,9 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Protocol
 
-import h11
-
-from .http1 import HTTP1Connection
+from .http1 import HTTP1Connection, Role
 
 if TYPE_CHECKING:
     import socket
@@ -61,10 +59,8 @@ async def listen(worker: Servant, sock: socket.socket, tls: ssl.SSLContext | Non
     config = worker.config
 
     def factory() -> HTTP1Connection:
-        return HTTP1Connection(h11.SERVER, worker.config.limits, worker.accept)
+        return HTTP1Connection(Role.SERVER, worker.config.limits, worker.accept)
 
     timeout = config.timeouts.head if tls is not None else None
     create = loop.create_unix_server if sock.family.name == "AF_UNIX" else loop.create_server
-    return await create(
-        factory, sock=sock, backlog=config.listener.backlog, ssl=tls, ssl_handshake_timeout=timeout
-    )
+    return await create(factory, sock=sock, backlog=config.listener.backlog, ssl=tls, ssl_handshake_timeout=timeout)

@@ -11,12 +11,11 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-import h11
-
 from .dial import dial
 from .errors import ProxyError, UpstreamFailure, UpstreamTimeout
 from .fields import RequestHead, ResponseHead, field_lines
-from .http1 import HTTP1Connection, PeerGone, Silent
+from .framing import END, Kind
+from .http1 import HTTP1Connection, PeerGone, Role, Silent
 from .names import Resolver
 from .tls import client_context
 
@@ -34,7 +33,8 @@ MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind 
 class Content(Protocol):
     """What is sent as a request's content: ``body.RequestBody``."""
 
-    def framing(self) -> Fields: ...  # noqa: D102 - as there
+    @property
+    def outgoing_length(self) -> int | None: ...  # noqa: D102 - as there
     def at_once(self) -> bytes | None: ...  # noqa: D102
     def chunks(self) -> AsyncIterator[bytes]: ...  # noqa: D102
 
@@ -66,7 +66,7 @@ class UpstreamConnection:
         connection = self.connection
         if not connection.is_alive():
             raise StaleConnection("The upstream closed the connection.", sent=False)
-        connection.send_request(head, target, [(b"Host", host), *content.framing()], lines)
+        connection.send_request(head, target, host, content.outgoing_length, lines)
         data = content.at_once()
         if data is not None:
             if data:
@@ -180,26 +180,24 @@ class UpstreamResponse:
         try:
             while size < most:
                 event = await connection.next_event()
-                if not isinstance(event, h11.Data):
+                if event is END:
                     self.complete = True
                     self.upstream.release()
                     break
-                self.pieces.append(bytes(event.data))
-                size += len(event.data)
+                assert isinstance(event, bytes)
+                self.pieces.append(event)
+                size += len(event)
         except (Silent, PeerGone, ProxyError):
             pass
         return b"".join(self.pieces)
 
-    def framing(self, version: bytes) -> Fields:
-        """The field that frames the content towards a client of HTTP ``version``; none lets h11 choose."""
+    @property
+    def framing(self) -> tuple[Kind, int]:
+        """How the content came, and its length, as far as a client has to know."""
         length = self.head.get(b"content-length")
         if length:
-            return [(b"Content-Length", length.split(b",")[0])]
-        return [(b"Transfer-Encoding", b"chunked")] if version == b"1.1" and self._has_content else []
-
-    @property
-    def _has_content(self) -> bool:
-        return self.head.status not in (204, 304)
+            return Kind.LENGTH, int(length.split(b",")[0])
+        return Kind.CHUNKED, 0
 
 
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
@@ -262,7 +260,7 @@ class UpstreamPool:
                 ) from error
         _, connection = await dial(
             deployment.base,
-            lambda: HTTP1Connection(h11.CLIENT, config.limits),
+            lambda: HTTP1Connection(Role.CLIENT, config.limits),
             context=context,
             proxy=self._proxies.for_base(deployment.base, deployment.proxy),
             resolver=self._resolver,
