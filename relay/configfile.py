@@ -316,8 +316,17 @@ def single_key_config(environ: Mapping[str, str]) -> Config:
         raise ConfigError(
             ["no configuration file is given, and OPENAI_API_KEY is not set: name a file, set the key, or try --demo"]
         )
-    config = parse_config(text, "environment", environ, _no_file)
-    return replace(config, files=())
+    try:
+        config = parse_config(text, "environment", environ, _no_file)
+    except ConfigError as error:
+        raise ConfigError([_without_place(problem) for problem in error.problems]) from None
+    return replace(config, warnings=tuple(_without_place(warning) for warning in config.warnings), files=())
+
+
+def _without_place(finding: str) -> str:
+    """A finding about the environment, which has no lines."""
+    name, _line, _column, message = finding.split(":", 3)
+    return f"{name}:{message}"
 
 
 def _no_file(path: str) -> str:

@@ -166,7 +166,12 @@ def _misspelt(text: str) -> str | None:
     return None
 
 
+#: What a key begins with, wherever it turns up by mistake.
+_LOOKS_LIKE_A_KEY = re.compile(r"\b(sk-|gsk_|ghp_|github_pat_|hf_|xai-|pplx-|AIza|Bearer )[\w.-]{8,}")
+
+
 def _quoted(text: str) -> str:
-    """A value in a message: in quotes, and not longer than a message should be."""
+    """A value in a message: in quotes, not longer than a message should be, and never a key."""
     longest = 60
+    text = _LOOKS_LIKE_A_KEY.sub(r"\1...", text)
     return repr(text) if len(text) <= longest else repr(text[:longest]) + "..."
