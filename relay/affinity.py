@@ -32,7 +32,8 @@ FLUSH_AT = 64  # refreshed rows that are worth a transaction of their own
 MISSES = 65_536
 MISS_SECONDS = 60.0  # SPEC §5 "Discovery"
 SYNC_SECONDS = 1.0  # how often what other processes did is looked at
-RETRY_SECONDS = 1.0  # after a lock or a full disk, so that not every call waits for it
+RETRY_SECONDS = 0.05, 1.0  # after a lock or a full disk, so that not every call waits for it; doubled each time
+CLOSING_TRIES = 50  # at the end there is time to wait for a lock
 
 RENEWALS = 8  # an id in use is written again after an eighth of its life
 HOUR = 3600
@@ -96,6 +97,7 @@ class AffinityStore:
         self._canonical: dict[str, str] = {}
         self._openings = 0
         self._synced_at = self._write_at = self._read_at = 0.0
+        self._retry_after = RETRY_SECONDS[0]
 
     @classmethod
     def open(cls, settings: AffinitySettings, now: float) -> AffinityStore:
@@ -246,29 +248,33 @@ class AffinityStore:
         if key in self._pending:
             return self._pending[key]
         database = self._file.database(now)
-        if database is None or now < self._read_at <= now + RETRY_SECONDS:
+        if database is None or now < self._read_at <= now + RETRY_SECONDS[1]:
             return None
         try:
             return database.get(key)
         except StoreError as error:
-            self._read_at = now + RETRY_SECONDS
+            self._read_at = now + RETRY_SECONDS[1]
             self._file.failed(error, now)
             return None
 
     def _flush(self, now: float, fresh: int = 0) -> None:
         """Write what is pending, the ``fresh`` last rows at any rate, unless writing failed a moment ago."""
-        if now < self._write_at <= now + RETRY_SECONDS:
+        if now < self._write_at <= now + RETRY_SECONDS[1]:
             return
         database = self._file.database(now)
         if database is None:
             self._pending.clear()  # the cache is all there is
             return
+        if database.is_locked_out:
+            return  # it goes with the next call
         try:
             self._write(database, int(now) // HOUR, max(fresh, BATCH))
         except StoreError as error:
-            self._write_at = now + RETRY_SECONDS
+            self._write_at = now + self._retry_after
+            self._retry_after = min(self._retry_after * 2, RETRY_SECONDS[1])
             self._file.failed(error, now)
         else:
+            self._retry_after = RETRY_SECONDS[0]
             self._file.worked()
 
     def _write(self, database: Database, hour: int, size: int = BATCH) -> None:
@@ -312,12 +318,15 @@ class AffinityStore:
         self._sync(now)
 
     def close(self) -> None:
-        """Write what is pending and let go of the file; the next use opens it again."""
+        """Write what is pending and let go of the file; the next use opens it again. May wait a second for a lock."""
         database = self._file.opened
         if database is not None:
-            with contextlib.suppress(StoreError):
-                while self._pending or self._pending_unions:
-                    self._write(database, int(self._synced_at) // HOUR)
+            database.settle()
+            for _ in range(CLOSING_TRIES):
+                with contextlib.suppress(StoreError):
+                    while self._pending or self._pending_unions:
+                        self._write(database, int(self._synced_at) // HOUR)
+                    break
         self._file.close()
 
 

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 MEMORY = ":memory:"
 Row = tuple[str, int, int]  # scope, hour last seen, hours it is kept after that
 
-BUSY_SECONDS = 0.05  # how long a call may wait for another process; it holds up the event loop
+BUSY_SECONDS = 0.02  # how long a call may wait for another process; it holds up the event loop
 OPENING_SECONDS = 2.0  # the same at start, where two processes may migrate at once
 QUICK_CHECK_BYTES = 32 << 20  # up to here the whole file is checked at start (about 0.1 s)
 PROBES = 64  # beyond it so many random places are
 CHECKPOINT_ROWS = 1000  # rows written between two checkpoints; each row dirties about one page
 LOG_PAGES = 8192  # 32 MB
-COUNTED = 1024  # a table of more rows than this is estimated
+COUNTED = 4096  # a table of more rows than this is estimated
 SAMPLES, SAMPLE = 4, 512  # stretches, and rows in each, that an estimate looks at: good to about two per cent
 
 SWEEP_EVERY = 64  # rows written between two sweeps
@@ -93,6 +93,7 @@ class Database:
         self._unswept = self._uncheckpointed = self._sweeps = self._size = 0
         self._checkpointer: threading.Thread | None = None
         self.closed = False
+        self.is_locked_out = False  # a checkpoint holds the lock for writing: better not write now
         if path != MEMORY:
             _create_file(path)
         self._identity = identify(path)
@@ -179,7 +180,7 @@ class Database:
             self._numbers.clear()  # numbers that were given out in this transaction are not in the file
             raise translate(error) from error
         if self._uncheckpointed >= CHECKPOINT_ROWS and self.path != MEMORY:
-            self._checkpoint()
+            self._start_checkpoint()
 
     def _write(self, rows: Iterable[tuple[int, Row | None]], unions: Iterable[tuple[str, str]], hour: int) -> None:
         for key, row in rows:
@@ -263,38 +264,40 @@ class Database:
         """Whether the path still leads to the file that is open: it may have been deleted or set aside."""
         return self._identity == identify(self.path)
 
-    def _checkpoint(self) -> None:
+    def _start_checkpoint(self) -> None:
         """Move the log into the table, in a thread: it waits for the disk, which the event loop must not."""
         if self._checkpointer is None or not self._checkpointer.is_alive():
             self._uncheckpointed = 0
-            self._checkpointer = threading.Thread(
-                target=_checkpoint, args=(self.path,), name="affinity-checkpoint", daemon=True
-            )
+            self._checkpointer = threading.Thread(target=self._checkpoint, name="affinity-checkpoint", daemon=True)
             self._checkpointer.start()
+
+    def _checkpoint(self) -> None:
+        import sqlite3
+
+        with contextlib.suppress(sqlite3.Error):  # the log grows until one succeeds; what is wrong, writing will say
+            connection = sqlite3.connect(self.path, timeout=1)
+            try:
+                _, length, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if length > LOG_PAGES:
+                    # Under constant load something is written meanwhile each time, and the log never begun anew: so
+                    # writers are locked out once while the disk catches up. Ours know it, and do not wait.
+                    self.is_locked_out = True
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            finally:
+                self.is_locked_out = False
+                connection.close()
+
+    def settle(self) -> None:
+        """Wait until no checkpoint is under way."""
+        if self._checkpointer is not None:
+            self._checkpointer.join(timeout=10)
 
     def close(self) -> None:
         """Let go of the file. Closing twice is harmless."""
         self.closed = True
         _open.discard(self)
-        if self._checkpointer is not None:
-            self._checkpointer.join(timeout=10)
+        self.settle()
         self._connection.close()
-
-
-def _checkpoint(path: str) -> None:
-    import sqlite3
-
-    with contextlib.suppress(sqlite3.Error):  # the log grows until one succeeds; what is wrong, writing will say
-        connection = sqlite3.connect(path, timeout=1)
-        try:
-            _, length, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if length > LOG_PAGES:
-                # Under constant load something is written meanwhile each time, and the log never begun anew: so writers
-                # are locked out for the little that is left after another round.
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        finally:
-            connection.close()
 
 
 def _create_file(path: str) -> None:

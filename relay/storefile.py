@@ -11,6 +11,7 @@ import fcntl
 import itertools
 import logging
 import os
+import time
 
 from .store import BUSY_SECONDS, MEMORY, OPENING_SECONDS, Database, identify
 from .tables import Busy, Damaged, StoreError, Unusable
@@ -76,10 +77,21 @@ class StoreFile:
         """Open the file, or a new one where it is damaged."""
         identity = identify(self.path)
         try:
-            return Database(self.path, self._bound, patience)
+            return self._wait_for(patience)
         except Damaged as damage:
             self._set_aside(identity, damage, now)
-            return Database(self.path, self._bound, patience)
+            return self._wait_for(patience)
+
+    def _wait_for(self, patience: float) -> Database:
+        """Open the file as soon as others let us: of processes that make it at once, sqlite lets only one wait."""
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return Database(self.path, self._bound, patience)
+            except Busy:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
 
     def failed(self, error: StoreError, now: float) -> None:
         """A call of the database failed: nothing but a warning, unless the file is damaged."""

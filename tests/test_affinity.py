@@ -268,18 +268,19 @@ def test_a_clock_that_went_back_writes_again(stores: Stores, kind: str) -> None:
 
 def fill(ids: AffinityStore, count: int, now: float) -> list[tuple[str, str]]:
     pairs = [("file", f"file-{random.getrandbits(64):x}") for _ in range(count)]
-    for pair in pairs:
-        ids.remember([pair], "one", now)
+    for number, pair in enumerate(pairs):
+        ids.remember([pair], "one", now + number / 1000)
     return pairs
 
 
-@pytest.mark.parametrize("bound", [10, 100, 1000, 3000])
+@pytest.mark.parametrize("bound", [10, 100, 1000, 3000, 6000])
 def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int) -> None:
     ids, other = stores.open(max_entries=bound), stores.open(cache_entries=0)
     steps = 8
-    written = [fill(ids, bound // 2, NOW + hour * 24 * HOUR) for hour in range(steps)]
+    written = [fill(ids, bound // 2, NOW + step * 24 * HOUR) for step in range(steps)]
+    ids.close()
     (count,) = stores.query("SELECT count(*) FROM resources")[0]
-    assert bound * 0.85 - 1 <= count <= bound * 1.1 + store.SWEEP_EVERY
+    assert bound * 0.85 - 1 <= count <= bound * 1.15 + store.SWEEP_EVERY
     now = NOW + steps * 24 * HOUR
     kept = [sum(other.lookup(*pair, now) is not None for pair in pairs) / len(pairs) for pairs in written]
     assert kept[-1] == 1
@@ -290,7 +291,9 @@ def test_a_lower_bound_is_reached_soon(stores: Stores) -> None:
     ids = stores.open()
     store_many(ids, 20_000)
     ids.close()
-    fill(stores.open(max_entries=2000), 3000, NOW + HOUR)
+    smaller = stores.open(max_entries=2000)
+    fill(smaller, 3000, NOW + HOUR)
+    smaller.close()
     assert stores.query("SELECT count(*) FROM resources")[0][0] <= 2300
 
 
@@ -311,11 +314,11 @@ def test_what_expired_is_swept_away(stores: Stores) -> None:
     assert stores.query("SELECT count(*) FROM resources") == [(6 * store.SWEEP_EVERY,)]
 
 
-@pytest.mark.parametrize("size", [0, 1, 500, 1024, 5000, 20_000])
+@pytest.mark.parametrize("size", [0, 1, 500, 4096, 5000, 20_000])
 def test_the_count_is_exact_for_few_and_near_for_many(stores: Stores, size: int) -> None:
     ids = stores.open()
     store_many(ids, size)
-    assert ids.count() == pytest.approx(size, rel=0 if size <= store.COUNTED else 0.15)
+    assert ids.count() == pytest.approx(size, rel=0 if size <= store.COUNTED else 0.2)
 
 
 def test_memory_has_a_bound_of_its_own() -> None:
@@ -865,7 +868,7 @@ def test_a_lock_is_not_waited_for_twice_and_nothing_is_lost(stores: Stores, capl
             ids.remember([("file", f"file-{number}")], "one", NOW)
         ids.forget("file", "file-0", NOW)
         ids.unite("one", "a", NOW)
-        assert time.monotonic() - start < 20 * store.BUSY_SECONDS  # it would be a hundred
+        assert time.monotonic() - start < 30 * store.BUSY_SECONDS  # it would be a hundred
         assert warnings(caplog) == []
         assert ids.lookup("file", "file-99", NOW) == "a"  # though nothing is cached
         assert ids.lookup("file", "file-0", NOW) is None
@@ -883,6 +886,7 @@ def test_what_waits_for_a_lock_is_bounded(stores: Stores, monkeypatch: pytest.Mo
     with contextlib.closing(sqlite3.connect(stores.path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         ids.remember([("file", f"file-{number}") for number in range(30)], "one", NOW)
+        monkeypatch.setattr(affinity, "CLOSING_TRIES", 2)
         ids.close()  # writing fails here too
     assert set(ids._pending) == {fingerprint("file", f"file-{number}") for number in range(20, 30)}
     ids.close()
@@ -1035,6 +1039,31 @@ def test_the_log_is_moved_into_the_table_by_a_thread(stores: Stores, monkeypatch
     assert "affinity-checkpoint" in threads
     assert Path(f"{stores.path}-wal").stat().st_size < 200 * 4096  # 2,000 pages were written
     assert stores.path.stat().st_size > 8 * 4096
+
+
+def test_while_a_checkpoint_locks_writers_out_nothing_waits_and_nothing_is_lost(stores: Stores) -> None:
+    ids, other = stores.open(), stores.open()
+    database = ids._file.opened
+    assert database is not None
+    database.is_locked_out = True
+    ids.remember([("file", "file-a")], "one", NOW)
+    assert other.lookup("file", "file-a", NOW) is None
+    database.is_locked_out = False
+    ids.remember([("file", "file-b")], "one", NOW)
+    assert other.lookup("file", "file-a", NOW) == "one"
+
+
+def test_a_file_system_without_shared_memory_is_not_used(
+    stores: Stores, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = store.Database._value
+
+    def answer(self: store.Database, query: str) -> Any:
+        return "delete" if "journal_mode" in query else value(self, query)
+
+    monkeypatch.setattr(store.Database, "_value", answer)
+    assert works(stores.open())
+    assert "local disk" in warnings(caplog)[0]
 
 
 def test_a_scope_whose_number_was_never_committed_is_numbered_again(stores: Stores) -> None:
