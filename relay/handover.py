@@ -150,16 +150,20 @@ async def secure(transport: asyncio.Transport, context: ssl.SSLContext, host: st
     """Speak TLS over ``transport`` with ``host``, perhaps over TLS that is spoken already. Raises OSError."""
     if _prelude(transport).spoke:
         raise SpokeFirst("bytes came before the TLS handshake")
-    secured = await asyncio.get_running_loop().start_tls(
-        transport,
-        Prelude(),
-        context,
-        server_hostname=ascii_host(host.partition("%")[0].rstrip(".")),  # certificates know neither zone nor root
-        ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
-    )
-    if secured is None:  # says typeshed
-        raise ConnectionResetError("the connection was closed during the TLS handshake")
+    try:
+        secured = await asyncio.get_running_loop().start_tls(
+            transport,
+            Prelude(),
+            context,
+            server_hostname=ascii_host(host.partition("%")[0].rstrip(".")),  # certificates know neither zone nor root
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+        )
+    except TypeError as error:  # before 3.12.2 asyncio trips over itself when a handshake within TLS fails
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    assert secured is not None  # as typeshed has it
     return secured
 
 

@@ -28,7 +28,10 @@ def client_context(tls: UpstreamTLS) -> ssl.SSLContext:
     ``ca_file`` replaces the system's trust, as in requests, httpx and LiteLLM; anything in it may end a chain, so an
     upstream's own certificate can be pinned. Raises ValueError for a file that cannot be used.
     """
-    paths = (tls.ca_file, tls.certificate, tls.key)
+    import ssl
+
+    system = ssl.get_default_verify_paths().cafile  # an update of the system's trust counts as well
+    paths = (tls.ca_file or system, tls.certificate, tls.key)
     return _client_context(tls, tuple(_stamp(path) for path in paths))
 
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
 
-from relay.handover import MAX_REPLY, Prelude, ProxyRefused, SpokeFirst, TunnelReply, ascii_host
+from relay.handover import (
+    MAX_REPLY,
+    Prelude,
+    ProxyRefused,
+    SpokeFirst,
+    TunnelReply,
+    ascii_host,
+    hand_over,
+    open_tunnel,
+    secure,
+)
 
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
 ANSWERS = [
@@ -30,6 +41,23 @@ ANSWERS = [
     ("endless head", b"HTTP/1.1 200 OK\r\nA: " + b"a" * MAX_REPLY, "its answer is not HTTP: Receive buffer too long"),
     ("another protocol", b"HTTP/1.1 101 Go\r\nUpgrade: x\r\n\r\n", "its answer is not HTTP"),
 ]
+
+
+class Line(asyncio.Transport):
+    """A connection at rest, in one of the states that the network brings about when it likes."""
+
+    def __init__(self, *, spoke: bool = False, closing: bool = False) -> None:
+        super().__init__()
+        self.prelude = Prelude()
+        self.closing = closing
+        if spoke:
+            self.prelude.data_received(b"220 mail.example.com")
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.prelude
+
+    def is_closing(self) -> bool:
+        return self.closing
 
 
 def answered(data: bytes, size: int) -> TunnelReply:
@@ -86,13 +114,31 @@ def test_the_request_names_the_target_twice(authorization: bytes | None, line: b
     assert request == b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n" + line + b"\r\n"
 
 
-def test_a_prelude_notes_what_nobody_asked_for() -> None:
-    prelude = Prelude()
-    assert not prelude.spoke
-    prelude.data_received(b"220 mail.example.com")
-    prelude.connection_lost(None)
+def test_who_speaks_before_it_is_asked_is_not_handed_over() -> None:
+    with pytest.raises(SpokeFirst):
+        hand_over(Line(spoke=True), asyncio.Protocol)
 
-    assert prelude.spoke
+
+async def test_who_speaks_before_the_handshake_gets_none() -> None:
+    with pytest.raises(SpokeFirst):
+        await secure(Line(spoke=True), ssl.create_default_context(), "api.test")
+
+
+def test_what_has_ended_is_not_handed_over() -> None:
+    with pytest.raises(ConnectionResetError):
+        hand_over(Line(closing=True), asyncio.Protocol)
+
+
+async def test_what_has_ended_is_not_asked() -> None:
+    with pytest.raises(ConnectionResetError):
+        await open_tunnel(Line(closing=True), b"api.test:443", None)
+
+
+def test_an_end_without_a_question_is_quiet() -> None:
+    line = Line()
+    line.prelude.connection_lost(None)
+
+    assert line.prelude.reply is None
 
 
 @pytest.mark.parametrize(

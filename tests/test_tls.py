@@ -132,10 +132,11 @@ def test_a_stranger_is_not_trusted(files: Files, strangers: Files, trust: str, n
 
 
 def test_the_environment_may_name_the_system_s_trust(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = client_context(UpstreamTLS())
     monkeypatch.setenv("SSL_CERT_FILE", files.ca)
-    context = client_context(UpstreamTLS(certificate=files.client))  # not the one that other tests have cached
 
-    assert shake(context, server_context(ListenerTLS(files.server)))
+    assert client_context(UpstreamTLS()) is not before
+    assert shake(client_context(UpstreamTLS()), server_context(ListenerTLS(files.server)))
 
 
 def test_without_verification_anybody_will_do(files: Files) -> None:
@@ -281,7 +282,7 @@ def faulty(files: Files) -> Path:
 
 @pytest.mark.parametrize(("certificate", "key", "ca", "complaint"), [c[1:] for c in FAULTS], ids=[c[0] for c in FAULTS])
 @pytest.mark.parametrize("side", ["upstream", "listener"])
-def test_a_faulty_file_is_named(  # noqa: PLR0917 - one row of a table
+def test_a_faulty_file_is_named(
     faulty: Path, side: str, certificate: str, key: str | None, ca: str | None, complaint: str
 ) -> None:
     first, second, third = (None if name is None else str(faulty / name) for name in (certificate, key, ca))
