@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.bases import parse_base, show_base
@@ -88,6 +88,7 @@ def test_what_is_no_base_says_why(text: str, message: str) -> None:
     assert str(raised.value) == message
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("htps:/[]@?#.a1 é-unix"), max_size=30).map("http://".__add__) | st.text(max_size=20))
 def test_what_is_read_is_written_as_it_was_meant(text: str) -> None:
     try:

@@ -667,7 +667,7 @@ def sections() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({"model_list": st.lists(entries, max_size=3) | VALUES}, optional=others)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(sections())
 def test_no_structure_raises_anything_else(tree: dict[str, Any]) -> None:
     only_config_errors(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False))
@@ -680,6 +680,7 @@ def test_no_heap_of_lines_raises_anything_else(lines: list[str]) -> None:
     only_config_errors("\n".join(lines))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=50))
 def test_no_value_raises_anything_else(value: str) -> None:
     for text in (f"api_key: {value}", f"api_base: {value!r}", f"extra_headers: {{a: {value!r}}}", f"proxy: {value!r}"):
