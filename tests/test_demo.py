@@ -23,7 +23,8 @@ import pytest_asyncio
 import trustme
 
 from relay.demo import DemoUpstream, Quota
-from relay.demo.bodies import Form
+from relay.demo.bodies import Blob, Form
+from relay.demo.projects import MOST_THINGS
 from relay.demo.script import duration
 
 if TYPE_CHECKING:
@@ -528,9 +529,15 @@ async def test_an_upload_of_parts_becomes_a_file(alpha: openai.AsyncOpenAI) -> N
 
 async def test_a_batch_answers_its_lines(alpha: openai.AsyncOpenAI) -> None:
     line = json.dumps(
-        {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "gpt-4o"}}
+        {
+            "custom_id": "one",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "gpt-4o", "messages": HELLO},
+        }
     )
-    file = await a_file(alpha, "batch", f"{line}\nno json\n".encode())
+    refused = line.replace("gpt-4o", "gpt-nobody")
+    file = await a_file(alpha, "batch", f"{line}\nno json\n{refused}\n".encode())
     batch = await alpha.batches.create(
         input_file_id=file["id"], endpoint="/v1/chat/completions", completion_window="24h"
     )
@@ -538,11 +545,13 @@ async def test_a_batch_answers_its_lines(alpha: openai.AsyncOpenAI) -> None:
     batch = await alpha.batches.retrieve(batch.id)
     assert batch.status == "completed"
     assert batch.request_counts is not None
-    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 2)
     answer = json.loads((await alpha.files.content(batch.output_file_id or "")).content)
     assert answer["custom_id"] == "one"
     assert answer["response"]["status_code"] == 200
-    assert b"not parseable" in (await alpha.files.content(batch.error_file_id or "")).content
+    wrong = (await alpha.files.content(batch.error_file_id or "")).text
+    assert "not parseable" in wrong
+    assert "model_not_found" in wrong
     with pytest.raises(openai.ConflictError):
         await alpha.batches.cancel(batch.id)
     other = await alpha.batches.create(
@@ -550,9 +559,9 @@ async def test_a_batch_answers_its_lines(alpha: openai.AsyncOpenAI) -> None:
     )
     assert (await alpha.batches.cancel(other.id)).status == "cancelling"
     assert (await alpha.batches.retrieve(other.id)).status == "cancelled"
-    wrong = await a_file(alpha, "assistants")
+    other_file = await a_file(alpha, "assistants")
     with pytest.raises(openai.BadRequestError, match="purpose"):
-        await alpha.batches.create(input_file_id=wrong["id"], endpoint="/v1/responses", completion_window="24h")
+        await alpha.batches.create(input_file_id=other_file["id"], endpoint="/v1/responses", completion_window="24h")
 
 
 async def test_a_vector_store_finds_shared_words(alpha: openai.AsyncOpenAI) -> None:
@@ -1226,3 +1235,96 @@ async def test_missing_members_are_named(alpha: openai.AsyncOpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             await call(alpha, "POST", path, {"x": 1})
         assert (caught.value.param, caught.value.code) == (name, "missing_required_parameter")
+
+
+async def test_runs_in_all_their_ways(alpha: openai.AsyncOpenAI) -> None:
+    threads = alpha.beta.threads
+    tools: Any = [{"type": "function", "function": {"name": "look"}}]
+    assistant = await alpha.beta.assistants.create(model="gpt-4o", tools=tools)
+    start: Any = {"messages": [{"role": "user", "content": "look there"}]}
+    stream: Any = await threads.create_and_run(assistant_id=assistant.id, thread=start, stream=True)
+    events = [event async for event in stream]
+    assert [events[0].event, events[-1].event] == ["thread.created", "thread.run.requires_action"]
+    run = events[-1].data
+    asked = run.required_action.submit_tool_outputs.tool_calls[0].id
+    outputs: Any = [{"tool_call_id": asked, "output": "x"}]
+    where: Any = {"run_id": run.id, "thread_id": run.thread_id, "tool_outputs": outputs}
+    events = [event async for event in await threads.runs.submit_tool_outputs(**where, stream=True)]
+    assert events[-1].event == "thread.run.completed"
+    with pytest.raises(openai.BadRequestError, match="do not accept tool outputs"):
+        await threads.runs.submit_tool_outputs(**where)
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel"):
+        await threads.runs.cancel(run.id, thread_id=run.thread_id)
+
+    more: Any = [{"role": "user", "content": "count to 2"}]
+    second = await threads.runs.create_and_poll(
+        thread_id=run.thread_id, assistant_id=assistant.id, model="gpt-4.1", additional_messages=more
+    )
+    assert (second.status, second.model) == ("completed", "gpt-4.1")
+    messages = (await threads.messages.list(run.thread_id, run_id=second.id)).data
+    assert [message.run_id for message in messages] == [second.id]
+    third = await threads.runs.create(run.thread_id, assistant_id=assistant.id)
+    await threads.runs.cancel(third.id, thread_id=run.thread_id)
+    assert (await threads.runs.retrieve(third.id, thread_id=run.thread_id)).status == "cancelled"
+
+
+async def test_the_last_corners(demo: DemoUpstream, alpha: openai.AsyncOpenAI) -> None:
+    conversation = await call(alpha, "POST", "/conversations", {})
+    items = {
+        "items": [{"role": "user", "content": "a"}, {"type": "function_call_output", "call_id": "c", "output": "x"}]
+    }
+    made = await call(alpha, "POST", f"/conversations/{conversation['id']}/items", items)
+    assert [item["type"] for item in made["data"]] == ["message", "function_call_output"]
+    assert (await alpha.files.retrieve("file-synthetic-2MiB")).bytes == 2 << 20
+    heard: Any = {"model": "whisper-1", "file": ("a.wav", b"x"), "response_format": "verbose_json"}
+    assert (await alpha.audio.transcriptions.create(**heard)).duration == 1
+    dropped = await a_file(alpha)  # and then what an upload beyond the bound leaves
+    demo.projects["alpha"].attached[dropped["id"]] = Blob(b"12345", memory=1, kept=2)
+    with pytest.raises(openai.BadRequestError, match="kept only the hash"):
+        await alpha.files.content(dropped["id"])
+    for endpoint, text in (("/v1/nowhere", "Invalid value"), ("/v1/embeddings", "No such File")):
+        body = {"input_file_id": "file-x", "endpoint": endpoint, "completion_window": "24h"}
+        with pytest.raises(openai.APIStatusError, match=text):
+            await call(alpha, "POST", "/batches", body)
+    many = await a_file(alpha, "batch", b"{}\n" * 2001)
+    body = {"input_file_id": many["id"], "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    batch = await call(alpha, "POST", "/batches", body)
+    assert (await alpha.batches.retrieve(batch["id"])).status == "failed"
+
+
+async def test_shelves_are_bounded(demo: DemoUpstream) -> None:
+    project = demo.projects["beta"]
+    first = project.new("thread")
+    project.new("message", first["id"])
+    for _ in range(MOST_THINGS):
+        project.new("thread")
+    assert len(project.shelf("thread")) == MOST_THINGS
+    assert first["id"] not in project.shelf("thread")
+    assert not project.known["message"]
+
+
+async def test_other_connections_are_not_held_up_by_a_slow_key(demo: DemoUpstream, beta: openai.AsyncOpenAI) -> None:
+    demo.key(ALPHA).slow = 60
+    reader, writer = await dial(demo)
+    writer.write(request("GET", "/models"))
+    assert (await beta.models.list()).data
+    assert demo.requests[0].outcome == "open"
+    writer.close()
+    await demo.requests[0].over.wait()
+    assert await reader.read() == b""
+
+
+async def test_silence_ends_a_kept_connection() -> None:
+    demo = DemoUpstream({ALPHA: "alpha"}, pace=0, keep_alive=0.05)
+    await demo.start()
+    answer = await raw(demo, request("GET", "/models/gpt-4"))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    await demo.close()
+
+
+async def test_too_much_in_chunks_is_refused_on_the_way() -> None:
+    demo = DemoUpstream({ALPHA: "alpha"}, pace=0, request_most=1000)
+    await demo.start()
+    said = request("POST", "/files", "Transfer-Encoding: chunked") + b"400\r\n" + b"x" * 1024 + b"\r\n"
+    assert (await raw(demo, said)).startswith(b"HTTP/1.1 413 ")
+    await demo.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .answers import chosen_tool, count_tokens, reply, words
 from .messages import JSON, NAMED_DONE, Answer, APIError, Call, event_stream, named_event
 from .projects import page
-from .resources import Row, delete, listing, plain, retrieve, update
+from .resources import delete, listing, plain, retrieve, update
 
 if TYPE_CHECKING:
     from .projects import Project
@@ -35,7 +35,7 @@ def create_assistant(call: Call) -> JSON:
     body, project = call.body, call.project
     project.check_model(call.require("model"))
     project.check_references(body)
-    members = {name: body.get(name, default) for name, default in ASSISTANT.takes.items()}
+    members = {name: body.get(name, default) for name, default in ASSISTANT.items()}
     return project.new("assistant", **members, tool_resources=tool_resources(project, body.get("tool_resources")))
 
 
@@ -239,16 +239,13 @@ def cancel_run(call: Call) -> JSON:
     return run
 
 
-ASSISTANT = Row(
-    "/assistants", "assistant", "assistant.deleted",
-    takes={
-        "name": None, "description": None, "model": None, "instructions": "", "tools": [], "metadata": {},
-        "temperature": 1.0, "top_p": 1.0, "response_format": "auto",
-    },
-)  # fmt: skip
+ASSISTANT: JSON = {
+    "name": None, "description": None, "model": None, "instructions": "", "tools": [], "metadata": {},
+    "temperature": 1.0, "top_p": 1.0, "response_format": "auto",
+}  # fmt: skip
 
 ROUTES: Routes = {
-    **plain(ASSISTANT),
+    **plain("/assistants", "assistant", "assistant.deleted"),
     "POST /assistants": create_assistant,
     "POST /threads": create_thread,
     "GET /threads/{thread}": retrieve,

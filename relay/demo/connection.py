@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             await self.answer_early(error.answer(), heard)
             return
         answer = refusal or self.upstream.answer(heard, content)
-        pause = max(self.upstream.key(heard.key).slow, script.delay if script is not None else 0.0)
+        pause = max(self.upstream.switches(heard.key).slow, script.delay if script is not None else 0.0)
         if pause:
             await asyncio.sleep(pause)
         await self.send_answer(answer, script, head_only=heard.method == "HEAD")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from .bodies import MIB, PIECE, Blob, Joined
 from .messages import JSON, Answer, APIError
-from .projects import missing, page
+from .projects import page
 from .resources import retrieve
 
 if TYPE_CHECKING:
     from .messages import Call
     from .projects import Project
-    from .routes import Routes
+    from .routes import Handler, Routes
 
 # Every project has these: so many MiB of the same 64 KiB, made as they are sent.
 SYNTHETIC = re.compile(r"file-synthetic-(\d{1,5})MiB")
@@ -169,9 +170,10 @@ def create_batch(call: Call) -> JSON:
     for name in ("input_file_id", "endpoint", "completion_window"):
         call.require(name)
     body, project, now = call.body, call.project, call.world.now()
-    source = project.shelf("file").get(body["input_file_id"])
-    if source is None:
-        raise missing("file", body["input_file_id"])
+    handler = batch_handlers().get(body["endpoint"])
+    if handler is None:
+        raise APIError(400, f"Invalid value: '{body['endpoint']}'.", param="endpoint", code="invalid_value")
+    source = project.get("file", body["input_file_id"])
     if source["purpose"] != "batch":
         raise APIError(400, "Invalid purpose of the input file: expected 'batch'.", param="input_file_id")
     members = {name: body[name] for name in ("input_file_id", "endpoint", "completion_window")}
@@ -183,59 +185,64 @@ def create_batch(call: Call) -> JSON:
         error_file_id=None, in_progress_at=now, expires_at=now + 86_400, metadata=body.get("metadata"),
         request_counts=dict.fromkeys(BATCH_COUNTS, 0),
     )  # fmt: skip
-    project.begin(batch["id"], lambda: finish_batch(project, batch))
+    project.begin(batch["id"], lambda: finish_batch(call, batch, handler))
     return batch
 
 
-def finish_batch(project: Project, batch: JSON) -> None:
-    """Answer every line; those that are no requests go to the error file."""
+def batch_handlers() -> Routes:
+    """The endpoints whose requests a batch may hold."""
+    from . import answers, media, responses  # here, since they are in a ring
+
+    return {
+        "/v1/chat/completions": answers.create_chat,
+        "/v1/completions": answers.create_completion,
+        "/v1/embeddings": answers.create_embedding,
+        "/v1/moderations": answers.create_moderation,
+        "/v1/responses": responses.create_response,
+        "/v1/images/generations": media.create_image,
+    }
+
+
+def finish_batch(call: Call, batch: JSON, handler: Handler) -> None:
+    """Answer every line; what was refused goes to the error file."""
+    project = call.project
     content: Blob | Joined | None = project.attached.get(batch["input_file_id"])
     lines = content.read().splitlines() if content is not None and content.whole else []
+    now = project.world.now()
     if len(lines) > BATCH_MOST:
-        problem = {
-            "code": "too_many_tasks",
-            "message": f"The demo answers at most {BATCH_MOST} lines.",
-            "line": None,
-            "param": None,
-        }
-        batch.update(status="failed", failed_at=project.world.now(), errors={"object": "list", "data": [problem]})
+        problem = {"code": "too_many_tasks", "message": f"The demo answers at most {BATCH_MOST} lines."}
+        batch.update(status="failed", failed_at=now, errors={"object": "list", "data": [problem]})
         return
     good, bad = Blob(), Blob()
     counts = dict.fromkeys(BATCH_COUNTS, 0)
     for line in filter(None, lines):
-        answer = batch_line(project, line)
-        failed = answer["error"] is not None
-        (bad if failed else good).feed(json.dumps(answer).encode() + b"\n")
-        counts["failed" if failed else "completed"] += 1
+        answer = batch_line(call, line, handler)
+        fine = answer["error"] is None and answer["response"]["status_code"] == 200  # noqa: PLR2004
+        (good if fine else bad).feed(json.dumps(answer).encode() + b"\n")
+        counts["completed" if fine else "failed"] += 1
         counts["total"] += 1
-    if good.size:
-        batch["output_file_id"] = new_file(project, f"{batch['id']}_output.jsonl", "batch_output", good)["id"]
-    if bad.size:
-        batch["error_file_id"] = new_file(project, f"{batch['id']}_error.jsonl", "batch_output", bad)["id"]
-    now = project.world.now()
+    for member, answers in (("output_file_id", good), ("error_file_id", bad)):
+        if answers.size:
+            batch[member] = new_file(project, f"{batch['id']}_{member[:-8]}.jsonl", "batch_output", answers)["id"]
     batch.update(status="completed", request_counts=counts, finalizing_at=now, completed_at=now)
 
 
-def batch_line(project: Project, line: bytes) -> JSON:
-    """The answer to one line of a batch."""
-    shared: JSON = {"id": "batch_req_" + project.world.mint("request")[4:]}
+def batch_line(call: Call, line: bytes, handler: Handler) -> JSON:
+    """The answer to one line of a batch, as the endpoint itself would give it."""
+    shared: JSON = {"id": "batch_req_" + call.world.mint("request")[4:]}
     try:
         request: Any = json.loads(line)
-        asked, custom = request["body"], request["custom_id"]
+        asked, custom = {**request["body"], "stream": False}, request["custom_id"]
+        path = str(request["url"]).removeprefix("/v1")
     except (ValueError, KeyError, TypeError):
-        return {
-            **shared,
-            "custom_id": None,
-            "response": None,
-            "error": {"code": "invalid_json_line", "message": "This line is not parseable."},
-        }
-    message = {"role": "assistant", "content": f"This is the demo upstream, project {project.name}."}
-    body = {
-        "id": project.world.mint("chat_completion"), "object": "chat.completion", "created": project.world.now(),
-        "model": asked.get("model"), "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8},
-    }  # fmt: skip
-    response = {"status_code": 200, "request_id": project.world.mint("request"), "body": body}
+        error = {"code": "invalid_json_line", "message": "This line is not parseable as a request."}
+        return {**shared, "custom_id": None, "response": None, "error": error}
+    status = 200
+    try:
+        body: Any = handler(replace(call, json=asked, path=path, args={}, things={}))
+    except APIError as refusal:
+        status, body = refusal.status, {"error": refusal.error}
+    response = {"status_code": status, "request_id": call.world.mint("request"), "body": body}
     return {**shared, "custom_id": custom, "response": response, "error": None}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import count_tokens, words
 from .messages import DONE, JSON, Answer, APIError, Call, data_event, event_stream, named_event
-from .resources import Row, delete, listing, plain, retrieve
+from .resources import delete, listing, plain, retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -249,7 +249,7 @@ ROUTES: Routes = {
     "POST /audio/speech": create_speech,
     "POST /audio/transcriptions": create_transcription,
     "POST /audio/translations": create_transcription,
-    **plain(Row("/audio/voice_consents", "voice_consent", "audio.voice_consent")),
+    **plain("/audio/voice_consents", "voice_consent", "audio.voice_consent"),
     "POST /audio/voice_consents": create_consent,
     "POST /audio/voices": create_voice,
     "POST /videos": create_video,

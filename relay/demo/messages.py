@@ -42,6 +42,15 @@ class APIError(Exception):
         return Answer(status=self.status, body=encode({"error": self.error}, pretty=True), fields=list(self.fields))
 
 
+# What a handler stumbles over when a member of a body has a shape that nobody foresaw.
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def malformed(error: Exception) -> APIError:
+    """The 400 for such a body."""
+    return APIError(400, f"Invalid request: {error!r}.", code="invalid_type")
+
+
 @dataclass(slots=True)
 class Answer:
     """One response: ``body`` at once, or ``stream`` piece by piece.

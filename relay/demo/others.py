@@ -10,7 +10,7 @@ from .items import new_container, new_container_file
 from .media import part_of
 from .messages import JSON, Answer, APIError
 from .projects import KINDS
-from .resources import Row, delete, listing, plain, retrieve
+from .resources import delete, listing, plain, retrieve
 
 if TYPE_CHECKING:
     from .messages import Call
@@ -211,14 +211,14 @@ ONE_CALL = "POST /realtime/calls/{realtime_call}"
 VERSION = "/skills/{skill}/versions/{version}"
 
 ROUTES: Routes = {
-    **plain(Row("/containers", "container", "container.deleted")),
+    **plain("/containers", "container", "container.deleted"),
     "POST /containers": create_container,
     "POST /containers/{container}/files": create_container_file,
     "GET /containers/{container}/files": listing("container_file"),
     "GET /containers/{container}/files/{container_file}": retrieve,
     "DELETE /containers/{container}/files/{container_file}": delete("container.file.deleted"),
     "GET /containers/{container}/files/{container_file}/content": container_file_content,
-    **plain(Row("/skills", "skill", "skill.deleted")),
+    **plain("/skills", "skill", "skill.deleted"),
     "POST /skills": create_skill,
     "POST /skills/{skill}": update_skill,
     "GET /skills/{skill}/content": skill_content,

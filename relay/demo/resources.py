@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .projects import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .messages import JSON, Call
     from .routes import Handler, Routes
 
@@ -60,41 +57,12 @@ def listing(kind: str, *, order: str = "desc", limit: int = 20) -> Handler:
     return handler
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A plain resource: where it lives, what its makers may say, what it says itself."""
-
-    path: str
-    kind: str
-    deleted: str = ""
-    takes: Mapping[str, Any] = field(default_factory=dict)  # members of the body, with their defaults
-    needs: tuple[str, ...] = ()  # members without which it is a 400
-
-
-def creating(row: Row) -> Handler:
-    """The handler that makes a thing of a row."""
-
-    def handler(call: Call) -> JSON:
-        body, project = call.body, call.project
-        for name in row.needs:
-            call.require(name)
-        if isinstance(body.get("model"), str):
-            project.check_model(body["model"])
-        project.check_references(body)
-        names = [name for name in call.args if name in KINDS]
-        members = {name: body.get(name, default) for name, default in row.takes.items()}
-        return project.new(row.kind, call.args[names[-1]] if names else "", **members)
-
-    return handler
-
-
-def plain(row: Row) -> Routes:
-    """The five routes of a row."""
-    one = f"{row.path}/{{{row.kind}}}"
+def plain(path: str, kind: str, deleted: str) -> Routes:
+    """The four routes that need nothing special; ``deleted`` is what a deletion calls itself."""
+    one = f"{path}/{{{kind}}}"
     return {
-        f"POST {row.path}": creating(row),
-        f"GET {row.path}": listing(row.kind),
+        f"GET {path}": listing(kind),
         f"GET {one}": retrieve,
         f"POST {one}": update,
-        f"DELETE {one}": delete(row.deleted),
+        f"DELETE {one}": delete(deleted),
     }

@@ -106,6 +106,8 @@ class DemoUpstream:
         if self._server is None:
             return
         self._server.close()
+        for waiter in self._waiters:
+            waiter.cancel()
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         for connection in list(self._connections):
             connection.transport.abort()
@@ -127,6 +129,10 @@ class DemoUpstream:
     def key(self, key: str) -> KeySwitches:
         """The switches of one key: ``demo.key("sk-a").limited = 2``."""
         return self._switches.setdefault(key, KeySwitches())
+
+    def switches(self, key: str) -> KeySwitches:
+        """The switches of a key that was heard, which are remembered only for keys that were given any."""
+        return self._switches.get(key) or KeySwitches()
 
     def script(
         self,
@@ -269,7 +275,7 @@ class DemoUpstream:
         project = self._keys.get(heard.key)
         if project is None and "/realtime" in heard.path:
             project = self.world.secrets.get(heard.key)
-        if project is None or self.key(heard.key).dead:
+        if project is None or self.switches(heard.key).dead:
             raise wrong_key(heard.key)
         return project
 
@@ -289,7 +295,7 @@ class DemoUpstream:
 
     def _count(self, heard: Heard, call: Call) -> Fields:
         """Count the request against what its key may do. Gives the ``x-ratelimit-*`` field lines."""
-        switches = self.key(heard.key)
+        switches = self.switches(heard.key)
         if switches.broke:
             message = "You exceeded your current quota, please check your plan and billing details."
             raise APIError(429, message, type="insufficient_quota", code="insufficient_quota")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .messages import JSON, APIError
 from .projects import missing, page
-from .resources import Row, delete, listing, plain, retrieve
+from .resources import delete, listing, plain, retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -209,7 +209,7 @@ def search_result(source: JSON, file: JSON, text: str, score: float) -> dict[str
 
 
 ROUTES: Routes = {
-    **plain(Row("/vector_stores", "vector_store", "vector_store.deleted")),
+    **plain("/vector_stores", "vector_store", "vector_store.deleted"),
     "POST /vector_stores": create_store,
     "GET /vector_stores/{vector_store}": retrieve_store,
     "POST /vector_stores/{vector_store}/files": create_store_file,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .bodies import Blob
 from .files import new_file
 from .messages import JSON, APIError
-from .resources import Row, listing, plain, retrieve
+from .resources import listing, plain, retrieve
 
 if TYPE_CHECKING:
     from .messages import Call
@@ -207,7 +207,7 @@ ROUTES: Routes = {
     f"DELETE {PERMISSIONS}/{{ft_permission}}": delete_permission,
     "POST /fine_tuning/alpha/graders/validate": validate_grader,
     "POST /fine_tuning/alpha/graders/run": run_grader,
-    **plain(Row("/evals", "eval")),
+    **plain("/evals", "eval", "eval.deleted"),
     "POST /evals": create_eval,
     "DELETE /evals/{eval}": delete_eval,
     "POST /evals/{eval}/runs": create_eval_run,
