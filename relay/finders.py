@@ -115,6 +115,8 @@ class IdFinder:
             self._peek.feed(data)
         except Exception:  # noqa: BLE001 - what the scanner refuses in a request passes in an answer
             self._done = True
+        if len(self._peek.found) >= MOST_IDS:
+            self._done = True
         return self._new([(found.kind, found.value) for found in self._peek.found[before:] if found.value])
 
     def event(self, data: bytes) -> Pairs:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .logqueue import LineWriter, LogQueue, QueueFront
@@ -72,6 +73,7 @@ class ExchangeRecord:
 
 
 FIELDS = tuple(ExchangeRecord.__dataclass_fields__)
+OF_EXCHANGE = itemgetter(*FIELDS)
 
 
 def emit(exchange: ExchangeRecord) -> None:
@@ -177,11 +179,12 @@ def rfc3339(seconds: float) -> str:
 
 
 def _encode_list(values: Any) -> str:
-    return "[" + ",".join([encode(value) for value in values]) + "]"
+    return "[" + ",".join([ENCODERS.get(type(value), encode_other)(value) for value in values]) + "]"
 
 
 def _encode_mapping(values: Mapping[Any, Any]) -> str:
-    return "{" + ",".join([f"{encode_basestring_ascii(str(key))}:{encode(item)}" for key, item in values.items()]) + "}"
+    items = [f"{encode_other(key)}:{ENCODERS.get(type(item), encode_other)(item)}" for key, item in values.items()]
+    return "{" + ",".join(items) + "}"
 
 
 # Not json.dumps: money is written to its last decimal, and no value whatever makes a line that is not JSON.
@@ -200,8 +203,12 @@ ENCODERS: dict[type, Callable[[Any], str]] = {
 
 def encode(value: Any) -> str:
     """Any value as strict JSON in ASCII; what JSON has no form for is its ``str``."""
-    encoder = ENCODERS.get(type(value))
-    return encoder(value) if encoder else encode_basestring_ascii(str(value))
+    return ENCODERS.get(type(value), encode_other)(value)
+
+
+def encode_other(value: Any) -> str:
+    """A value that JSON has no form for, as its ``str``; keys of mappings too."""
+    return encode_basestring_ascii(str(value))
 
 
 class JSONFormatter(logging.Formatter):
@@ -213,7 +220,7 @@ class JSONFormatter(logging.Formatter):
         """The line, without its end."""
         values = record.__dict__
         if record.name == EXCHANGE and "attempts" in values:
-            return self.LINE % tuple([encode(values[name]) for name in FIELDS])
+            return self.LINE % tuple([ENCODERS.get(type(value), encode_other)(value) for value in OF_EXCHANGE(values)])
         line = {
             "time": rfc3339(record.created),
             "level": record.levelname,

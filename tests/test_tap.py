@@ -363,6 +363,16 @@ def test_no_more_ids_are_told_than_the_bound(monkeypatch: pytest.MonkeyPatch) ->
     assert [value for _, value in watcher.feed(stream)] == ["chatcmpl-0", "chatcmpl-1"]
 
 
+def test_no_more_ids_of_a_document_are_held_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finders, "MOST_IDS", 2)
+    watcher = ResponseTap(JSON, b"", RESPONSE_IDS, metered=False)
+    shown = [watcher.feed(b'{"output":['), *(watcher.feed(b'{"id":"msg_%d"},' % number) for number in range(9))]
+    assert [value for pairs in shown for _, value in pairs] == ["msg_0", "msg_1"]
+    assert watcher._ids is not None
+    assert watcher._ids._peek is not None
+    assert len(watcher._ids._peek.found) == 2
+
+
 def test_no_more_ids_are_known_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finders, "MOST_KNOWN", 1)
     finder = IdFinder(CHAT_IDS)
