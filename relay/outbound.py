@@ -66,14 +66,21 @@ class OutboundProxies:
         }
         exempt = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
         self._exemptions = [Exemption(entry) for entry in re.split(r"[,\s]+", exempt) if entry]
+        self._chosen: dict[tuple[BaseURL, str | None], ProxyAddress | None] = {}  # as many as the file has bases
 
     def for_base(self, base: BaseURL, own: str | None = None) -> ProxyAddress | None:
         """Whom to ask for a tunnel to ``base``; None to dial it directly.
 
         ``own`` is ``Deployment.proxy``: a URL, ``none``, or None for what the environment says. Raises ValueError for
         a URL that is malformed or of a kind that we do not speak (SOCKS); its text never shows the URL, which may hold
-        a password.
+        a password. Answers are kept, so that asking again costs no more than a look into a dict.
         """
+        try:
+            return self._chosen[base, own]
+        except KeyError:
+            return self._chosen.setdefault((base, own), self._choose(base, own))
+
+    def _choose(self, base: BaseURL, own: str | None) -> ProxyAddress | None:
         named = self._by_scheme[base.scheme] if own is None else _own(own)
         if named is None or self._is_exempt(base):
             return None

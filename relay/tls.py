@@ -21,6 +21,8 @@ PRIVATE_KEY = (b"PRIVATE KEY-----",)  # PKCS #8, or BEGIN RSA / EC / ENCRYPTED P
 
 Stamp = tuple[int, int, int, int]
 
+_latest: dict[UpstreamTLS, ssl.SSLContext] = {}  # as many as the file has settings
+
 
 def client_context(tls: UpstreamTLS) -> ssl.SSLContext:
     """How to speak to an upstream. Equal arguments give the same context until one of the files changes.
@@ -32,7 +34,18 @@ def client_context(tls: UpstreamTLS) -> ssl.SSLContext:
 
     system = ssl.get_default_verify_paths().cafile  # an update of the system's trust counts as well
     paths = (tls.ca_file or system, tls.certificate, tls.key)
-    return _client_context(tls, tuple(_stamp(path) for path in paths))
+    context = _latest[tls] = _client_context(tls, tuple(_stamp(path) for path in paths))
+    return context
+
+
+def current_context(tls: UpstreamTLS) -> ssl.SSLContext:
+    """The context that was last made for ``tls``, whatever has become of its files since; the first is made now.
+
+    For dials: certificates change on reload (SPEC §14), which calls ``client_context``, and a file that somebody is
+    writing at this moment must not fail an exchange.
+    """
+    context = _latest.get(tls)
+    return client_context(tls) if context is None else context
 
 
 def server_context(tls: ListenerTLS) -> ssl.SSLContext:

@@ -118,6 +118,14 @@ def test_exempt_are(no_proxy: str, host: str, port: int, exempt: bool) -> None:
     assert (chosen(environ, BaseURL("https", host, port, "")) is None) is exempt
 
 
+def test_asking_again_gives_the_same_answer() -> None:
+    proxies = OutboundProxies({"HTTPS_PROXY": P})
+
+    assert proxies.for_base(API) is proxies.for_base(API)
+    assert proxies.for_base(API, "none") is proxies.for_base(API, "none") is None
+    assert proxies.for_base(API, "http://own:1") == ProxyAddress("http", "own", 1)
+
+
 def test_a_unix_socket_is_never_proxied() -> None:
     assert chosen({"HTTP_PROXY": P}, BaseURL("http", "x.test", 80, "", unix="/run/x.sock"), P) is None
 

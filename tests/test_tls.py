@@ -12,7 +12,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from relay.config import ListenerTLS, UpstreamTLS
-from relay.tls import client_context, replace_server_context, server_context
+from relay.tls import client_context, current_context, replace_server_context, server_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +205,21 @@ def test_a_changed_file_is_read_again(files: Files, stamped: Path) -> None:
     replacement.replace(stamped)
 
     assert client_context(tls) is not before
+
+
+def test_dials_keep_their_context_until_the_reload(files: Files, stamped: Path) -> None:
+    tls = UpstreamTLS(ca_file=files.ca, certificate=str(stamped))
+    before = current_context(tls)
+    assert before is client_context(tls)
+    stamped.write_bytes(b"half a certificate")
+
+    with pytest.raises(ValueError, match="holds no certificate"):
+        client_context(tls)
+    assert current_context(tls) is before
+
+    stamped.write_bytes(Path(files.issue("next.pem", "next.example.test")).read_bytes())
+    assert current_context(tls) is before
+    assert client_context(tls) is current_context(tls) is not before
 
 
 def test_a_listener_s_certificate_is_replaced_for_later_handshakes(files: Files, strangers: Files) -> None:
