@@ -523,6 +523,33 @@ async def test_a_dial_may_be_cancelled_at_any_point(
     assert finished
 
 
+@pytest.mark.parametrize("how", ["cancelled", "too slow"])
+@pytest.mark.parametrize("step", ["tunnel", "handshake"])
+@on_both_loops
+async def test_the_other_side_learns_at_once_of_a_dial_that_was_given_up(
+    certificates: Certificates, step: str, how: str
+) -> None:
+    reached, left = asyncio.Event(), asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        reached.set()
+        await reader.read()
+        left.set()
+
+    async with serving(wait) as address:
+        proxy = proxy_at(address) if step == "tunnel" else None
+        timeout = 60 if how == "cancelled" else 0.1
+        context = certificates.client()
+        dialling = asyncio.create_task(reach(base(address, "https"), context=context, proxy=proxy, timeout=timeout))
+        await reached.wait()
+        if how == "cancelled":
+            dialling.cancel()
+        with pytest.raises((asyncio.CancelledError, UpstreamTimeout)):
+            await dialling
+        await left.wait()
+
+
 # tinyproxy
 
 

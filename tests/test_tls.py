@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
 from relay.config import ListenerTLS, UpstreamTLS
 from relay.tls import client_context, current_context, replace_server_context, server_context
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NAME = "api.example.test"
 
@@ -89,12 +84,11 @@ def names(tls: ssl.SSLObject) -> list[str]:
 
 
 @pytest.fixture
-def stamped(files: Files) -> Iterator[Path]:
+def stamped(files: Files, tmp_path: Path) -> Path:
     """A certificate file that a test may overwrite."""
-    path = files.folder / "changing.pem"
+    path = tmp_path / "changing.pem"
     path.write_bytes(Path(files.client).read_bytes())
-    yield path
-    path.unlink()
+    return path
 
 
 def test_a_known_authority_is_trusted(files: Files) -> None:
