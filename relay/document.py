@@ -19,7 +19,8 @@ MAX_DEPTH = 60
 #: Values in a document once its aliases are written out: 20,000 deployments fit, a billion laughs do not.
 MAX_NODES = 500_000
 
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: What YAML 1.1 §5.1 leaves out: controls, surrogates, two non-characters.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = frozenset(
     _PREFIX + tag for tag in ["bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value"]
