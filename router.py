@@ -27,6 +27,7 @@ from relay.health import Ledger, Why
 from relay.homes import Homes
 from relay.outcomes import VERDICTS, Again, Effect, Kind, Outcome
 from relay.plans import Plans
+from relay.pools import UNSETTLED
 from relay.resolver import Resolver
 from relay.route import Attempt, Route
 from relay.strategies import STRATEGIES, preferred
@@ -34,7 +35,7 @@ from relay.tally import Brake
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from relay.config import Config, Deployment
     from relay.health import Member
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 
 RECENT = 60.0  # seconds that a failure makes a deployment second choice for an SDK that comes again
 SOON = 1.0  # seconds after which a full deployment may be asked again
-LIMITED = frozenset({Why.LIMITED, Why.DRAINED})
-USABLE = frozenset({None, Why.FULL, Why.TRIAL, Why.DOUBTED})
+LIMITED = UNSETTLED | {Why.LIMITED, Why.DRAINED}  # who is unsettled and was not asked has no room
+USABLE = UNSETTLED | {None, Why.FULL}
 
 
 __all__ = ["VERDICTS", "Attempt", "Kind", "Outcome", "Route", "Router", "Verdict"]
@@ -96,6 +97,10 @@ class Router:
     def within(self, route: Route, scope: str) -> Route:
         """The same exchange, pinned to another scope: for discovery, which asks the scopes in turn."""
         return self._resolver.within(route, scope)
+
+    def unite(self, names: Mapping[str, str]) -> None:
+        """Scopes to which ``names`` gives one name are one from now on (SPEC §5 "Conflict")."""
+        self._resolver.unite(names)
 
     def home_scopes(self, client: str, session: str | None) -> tuple[str, ...]:
         """All scopes of the file, the client's home scope first (rendezvous hashing)."""

@@ -203,6 +203,8 @@ class Ledger:
         """Take over the figures that an answer carries about rate limits."""
         if outcome.buckets and member.quota.learn(outcome.buckets, number, now):
             self.stamp.value += 1
+            if self.settings.disable_cooldowns:
+                member.quota.drained_until = 0.0
 
     def well(self, member: Member, trial: object) -> None:
         """It works: what ``trial`` tried is sound again."""

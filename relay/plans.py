@@ -42,12 +42,24 @@ class Plans:
         self._ledger = ledger
         self._deployments = config.deployments
         self._starred = frozenset(group.name for group in config.groups.values() if self._has_star(group))
+        self._united: Mapping[str, str] = {}
         self._plans: Bounded[object, Plan] = Bounded(MOST_PLANS)
         self._pools: Bounded[object, tuple[Pool, ...]] = Bounded(MOST_PLANS)
 
     def _has_star(self, group: ModelGroup) -> bool:
         """Whether what the group's pattern catches decides what any of its upstreams is asked for."""
         return any(STAR in deployment.model for deployment in group.deployments)
+
+    def unite(self, names: Mapping[str, str]) -> None:
+        """Scopes to which ``names`` gives one name are one from now on; a call with the same mapping does nothing."""
+        if names is not self._united:
+            self._united = names
+            self._plans.clear()
+            self._pools.clear()
+
+    def _name(self, scope: str) -> str:
+        """The one name of a scope and those that were united with it."""
+        return self._united.get(scope, scope)
 
     def spread(self, match: Match, asked: str | None) -> Plan:
         """Over the whole group, then over its fallbacks.
@@ -75,18 +87,20 @@ class Plans:
         chain = (match, *self._groups.fallbacks(match.group)) if not asked else (match,)
         pools: list[Pool] = []
         names: dict[str, str] = {}
+        named = dict.fromkeys(None if scope is None else self._name(scope) for scope in scopes)
         for step in chain:
-            for scope in scopes:
+            for scope in named:
                 pools += self._tiers(step, asked, scope)
             names |= self._names(step, step.group.deployments)
         return Plan(pools, names if asked is None else None)
 
     def _within(self, match: Match, asked: str | None, scope: str) -> Plan:
+        scope = self._name(scope)
         pools = self._tiers(match, asked, scope)
         if pools:
             return Plan(pools, self._names(match, match.group.deployments) if asked is None else None)
         name = upstream_name(match.group.deployments[0], match.caught)
-        borrowed = tuple(_distinct(deployment for deployment in self._deployments if deployment.scope == scope))
+        borrowed = tuple(_distinct(one for one in self._deployments if self._name(one.scope) == scope))
         members = [self._ledger.member(deployment, name if asked is None else asked) for deployment in borrowed]
         names = {deployment.id: name for deployment in borrowed}
         return Plan(tiers(match.group.name, members, self._ledger.stamp), names if asked is None else None)
@@ -98,7 +112,7 @@ class Plans:
             members = [
                 self._ledger.member(deployment, upstream_name(deployment, match.caught) if asked is None else asked)
                 for deployment in match.group.deployments
-                if scope is None or deployment.scope == scope
+                if scope is None or self._name(deployment.scope) == scope
             ]
             return tiers(match.group.name, members, self._ledger.stamp)
 

@@ -99,8 +99,11 @@ class Pool:
         self._seen = self._stamp.value
 
     def unsettled(self, now: float) -> Ready:
-        """Members that are out only until other exchanges have shown whether they work."""
-        return Ready([member for member in self.members if (member.out(now) or (None,))[0] in UNSETTLED])
+        """Members that are out only until other exchanges have shown whether they work, and have room as far as known.
+
+        Where a rate limit is known to leave no room, one trial is enough: the rest would only be refused.
+        """
+        return Ready([member for member in self.members if _is_unsettled(member, now)])
 
     def best(self, key: str) -> tuple[Member, ...]:
         """The members that ``key`` prefers, the best first: rendezvous hashing, by weight."""
@@ -141,6 +144,14 @@ def shares(deployments: Collection[Deployment]) -> list[float] | None:
     return None
 
 
+def _is_unsettled(member: Member, now: float) -> bool:
+    out = member.out(now)
+    if out is None or out[0] not in UNSETTLED:
+        return False
+    left = member.quota.left(now)
+    return left is None or left >= 1
+
+
 def _cumulative(weights: Sequence[float] | None) -> list[float] | None:
     """Running sums to draw in, None where all are drawn alike (also where only weights of zero are left)."""
     sums = list(accumulate(weights)) if weights else None
@@ -162,5 +173,6 @@ def _digest(key: str, name: str) -> bytes:
 
 def _score(key: str, name: str, weight: float) -> float:
     """Weighted rendezvous: each name wins in proportion to its weight."""
-    chance = (int.from_bytes(_digest(key, name), "big") + 1) / ((1 << 64) + 1)
+    # 52 bits and a half are a float between 0 and 1, but never either
+    chance = ((int.from_bytes(_digest(key, name), "big") >> 12) + 0.5) / (1 << 52)
     return -weight / math.log(chance)

@@ -12,6 +12,8 @@ from .errors import BadRequest, ScopeConflict
 from .route import Choice, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .config import Config
     from .groups import Groups
     from .homes import Homes
@@ -60,6 +62,10 @@ class Resolver:
         other = Route(route.subject, choice, plan, scope, route.deadline)
         other.counted = True
         return other
+
+    def unite(self, names: Mapping[str, str]) -> None:
+        """Scopes to which ``names`` gives one name are one from now on; a call with the same mapping does nothing."""
+        self._plans.unite(names)
 
     def _group(self, subject: Subject) -> Choice:
         """The first that speaks decides: header, ``target_model_names``, ``model``; else the home group."""

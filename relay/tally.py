@@ -58,6 +58,6 @@ class Brake:
         """One more retry is sent."""
         self._retries.add(now)
 
-    def allows(self, now: float) -> bool:
-        """Whether one more retry stays below the limit."""
-        return self._retries.total(now) + 1 <= self._exchanges.total(now) * SHARE + FLOOR
+    def allows(self, now: float, pending: int = 0) -> bool:
+        """Whether one more retry stays below the limit, ``pending`` others counted in that may be sent yet."""
+        return self._retries.total(now) + pending + 1 <= self._exchanges.total(now) * SHARE + FLOOR
