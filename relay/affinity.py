@@ -21,7 +21,7 @@ from .storefile import StoreFile
 from .tables import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .config import AffinitySettings
     from .store import Database, Row
@@ -195,6 +195,11 @@ class AffinityStore:
         It is the first of them in the alphabet, so all processes agree, and need not be in the configuration any more.
         """
         return self._canonical.get(scope, scope)
+
+    @property
+    def unions(self) -> Mapping[str, str]:
+        """The canonical name of every scope that was united with others; another object whenever that changes."""
+        return self._canonical
 
     def note_workspace(self, client: str, session: str | None, now: float) -> None:
         """Remember that a client (or one session of it) has made workspace things."""
