@@ -1328,3 +1328,77 @@ async def test_too_much_in_chunks_is_refused_on_the_way() -> None:
     said = request("POST", "/files", "Transfer-Encoding: chunked") + b"400\r\n" + b"x" * 1024 + b"\r\n"
     assert (await raw(demo, said)).startswith(b"HTTP/1.1 413 ")
     await demo.close()
+
+
+async def test_a_stalled_reader_holds_the_stream_and_not_the_memory(demo: DemoUpstream) -> None:
+    port = int(demo.base_url.split(":")[2].split("/")[0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)  # reads no more than this ahead
+    writer.write(request("GET", "/files/file-synthetic-64MiB/content", "Connection: close"))
+    await reader.readuntil(b"\r\n\r\n")
+    tracemalloc.start()
+    for _ in range(3000):  # far more turns than it takes to fill every buffer between the two
+        await asyncio.sleep(0)
+    assert not next(iter(demo._connections))._writable.is_set()
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+    assert demo.requests[-1].outcome == "open"
+    received = 0
+    while data := await reader.read(1 << 18):
+        received += len(data)
+    writer.close()
+    assert received == 64 << 20
+
+
+async def test_closing_ends_the_wait_for_a_request() -> None:
+    demo = DemoUpstream({ALPHA: "alpha"})
+    await demo.start()
+    waiting = asyncio.create_task(demo.next_heard())
+    await asyncio.sleep(0)
+    await demo.close()
+    await demo.close()  # once more does nothing
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_paths_outside_the_mount_are_unknown(demo: DemoUpstream) -> None:
+    for target in ("/models", "/v1beta/models", "/v1/threads/", "/v1"):
+        said = request("GET", "/x", "Connection: close").replace(b"/v1/x", target.encode())
+        answer = await raw(demo, said)
+        assert answer.startswith(b"HTTP/1.1 404 "), target
+        assert b"Invalid URL (GET " in answer
+
+
+async def test_members_of_strange_shapes_are_a_400(alpha: openai.AsyncOpenAI) -> None:
+    wrong: list[tuple[str, Any]] = [
+        ("/chat/completions", {"model": "gpt-4o", "messages": "hello"}),
+        ("/chat/completions", {"model": "gpt-4o", "messages": HELLO, "max_tokens": "x"}),
+        ("/threads", {"messages": [5]}),
+        ("/embeddings", {"model": "text-embedding-3-small", "input": "x", "dimensions": 0}),
+        ("/uploads", {"filename": "x", "bytes": 1 << 40, "mime_type": "x/y", "purpose": "batch"}),
+    ]
+    for path, body in wrong:
+        with pytest.raises(openai.BadRequestError):
+            await call(alpha, "POST", path, body)
+
+
+async def test_a_background_stream_begins_in_the_queue(alpha: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": "gpt-4o", "input": "count to 9", "background": True, "max_output_tokens": 2}
+    events = [event async for event in await alpha.responses.create(**asked, stream=True)]
+    assert events[0].type == "response.queued"
+    assert events[-1].response.output_text == "1 2 "
+
+
+async def test_purposes_tools_and_provenance(demo: DemoUpstream, alpha: openai.AsyncOpenAI) -> None:
+    for purpose in ("assistants", "batch"):
+        await a_file(alpha, purpose)
+    assert [file.purpose for file in (await alpha.files.list(purpose="batch")).data] == ["batch"]
+    tools: Any = [{"type": "function", "function": {"name": "look"}}]
+    asked: Any = {"model": "gpt-4o", "messages": HELLO, "tools": tools}
+    choices: list[Any] = ["required", {"type": "function", "function": {"name": "look"}}]
+    for choice in choices:
+        answer = await alpha.chat.completions.create(**asked, tool_choice=choice)
+        assert answer.choices[0].finish_reason == "tool_calls"
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+    lines = ("Content-Type: multipart/form-data; boundary=b", f"Content-Length: {len(body)}", "Connection: close")
+    assert b'"results":[]' in await raw(demo, request("POST", "/content_provenance_checks", *lines, body=body))
+    assert b"'sdp'" in await raw(demo, request("POST", "/realtime/calls", "Connection: close"))

@@ -263,7 +263,8 @@ def create_embedding(call: Call) -> JSON:
     model, given = call.require("model"), call.require("input")
     call.project.check_model(model)
     inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
-    size = int(call.body.get("dimensions") or SIZES.get(model, 1536))
+    wanted = call.body.get("dimensions")
+    size = SIZES.get(model, 1536) if wanted is None else int(wanted)
     if not 1 <= size <= 3072:  # noqa: PLR2004 the largest model's
         raise APIError(400, "Invalid value for 'dimensions'.", param="dimensions")
     data = [

@@ -98,8 +98,7 @@ class Connection(asyncio.Protocol):
     async def exchange(self) -> bool:
         """One request and its answer. Gives whether another may follow."""
         request = await self.next_event(self.upstream.keep_alive)
-        if not isinstance(request, h11.Request):
-            return False
+        assert isinstance(request, h11.Request)
         heard = self.upstream.hear(request, self.number)
         outcome: Outcome = "left"
         try:

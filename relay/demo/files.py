@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from .bodies import MIB, PIECE, Blob, Joined
-from .messages import JSON, Answer, APIError
+from .messages import JSON, MALFORMED, Answer, APIError, malformed
 from .projects import page
 from .resources import retrieve
 
@@ -35,9 +35,7 @@ def new_file(project: Project, name: str, purpose: str, content: Blob | Joined) 
 def create_file(call: Call) -> JSON:
     """``POST /files``."""
     purpose = call.require("purpose")
-    part = call.form.file("file") if call.form is not None else None
-    if part is None:
-        raise APIError(400, "Missing required parameter: 'file'.", param="file", code="missing_required_parameter")
+    part = call.part("file")
     return new_file(call.project, part.filename or "upload", purpose, part.content)
 
 
@@ -128,9 +126,7 @@ def open_upload(call: Call) -> JSON:
 def create_part(call: Call) -> JSON:
     """``POST /uploads/{id}/parts``."""
     upload = open_upload(call)
-    part = call.form.file("data") if call.form is not None else None
-    if part is None:
-        raise APIError(400, "Missing required parameter: 'data'.", param="data", code="missing_required_parameter")
+    part = call.part("data")
     thing = call.project.new("upload_part", upload["id"], upload_id=upload["id"])
     call.project.attached[thing["id"]] = part.content
     return thing
@@ -240,7 +236,8 @@ def batch_line(call: Call, line: bytes, handler: Handler) -> JSON:
     status = 200
     try:
         body: Any = handler(replace(call, json=asked, path=path, args={}, things={}))
-    except APIError as refusal:
+    except (APIError, *MALFORMED) as error:
+        refusal = error if isinstance(error, APIError) else malformed(error)
         status, body = refusal.status, {"error": refusal.error}
     response = {"status_code": status, "request_id": call.world.mint("request"), "body": body}
     return {**shared, "custom_id": custom, "response": response, "error": None}

@@ -8,13 +8,12 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from .answers import count_tokens, words
-from .messages import DONE, JSON, Answer, APIError, Call, data_event, event_stream, named_event
+from .messages import DONE, JSON, Answer, Call, data_event, event_stream, named_event
 from .resources import delete, listing, plain, retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .bodies import Part
     from .routes import Routes
 
 
@@ -51,7 +50,7 @@ def create_image(call: Call) -> Answer | JSON:
     if not call.path.endswith("/generations") and call.form is None:
         call.require("images")
     elif not call.path.endswith("/generations"):
-        part_of(call, "image")
+        call.part("image")
     call.project.check_references(body)
     newer = model.startswith("gpt-image")
     as_text = newer or body.get("response_format") == "b64_json"
@@ -66,14 +65,6 @@ def create_image(call: Call) -> Answer | JSON:
     if body.get("stream") in (True, "true"):
         return event_stream(image_events(call, answer))
     return answer
-
-
-def part_of(call: Call, name: str) -> Part:
-    """A file that a form must have."""
-    part = call.form.file(name) if call.form is not None else None
-    if part is None:
-        raise APIError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
-    return part
 
 
 def image_usage(text: int) -> JSON:
@@ -134,7 +125,7 @@ def check_voice(call: Call, voice: Any) -> None:
 
 def create_transcription(call: Call) -> Answer | JSON:
     """``POST /audio/transcriptions`` and ``translations``, in each format."""
-    sound = part_of(call, "file")
+    sound = call.part("file")
     body = call.body
     call.project.check_model(call.require("model"))
     text = f"This is the demo upstream. It heard {sound.content.size} bytes."
@@ -182,13 +173,13 @@ def transcript_events(text: str, usage: JSON) -> Iterator[bytes]:
 
 def create_consent(call: Call) -> JSON:
     """``POST /audio/voice_consents``."""
-    part_of(call, "recording")
+    call.part("recording")
     return call.project.new("voice_consent", name=call.require("name"), language=call.require("language"))
 
 
 def create_voice(call: Call) -> JSON:
     """``POST /audio/voices``: needs a consent of this project."""
-    part_of(call, "audio_sample")
+    call.part("audio_sample")
     call.project.get("voice_consent", call.require("consent"))
     return call.project.new("voice", name=call.require("name"))
 
@@ -238,7 +229,7 @@ def video_content(call: Call) -> Answer:
 
 def create_character(call: Call) -> JSON:
     """``POST /videos/characters``."""
-    part_of(call, "video")
+    call.part("video")
     return call.project.new("video_character", name=call.require("name"))
 
 

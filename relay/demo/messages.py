@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .bodies import Blob, Form
+    from .bodies import Blob, Form, Part
     from .projects import Project, World
 
 Fields = list[tuple[bytes, bytes]]
@@ -97,8 +97,20 @@ class Call:
         """A member that must be there, or OpenAI's 400 about it."""
         value = self.body.get(name)
         if value is None or value == "":
-            raise APIError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+            raise absent(name)
         return value
+
+    def part(self, name: str) -> Part:
+        """A file that the form must have, or OpenAI's 400 about it."""
+        part = self.form.file(name) if self.form is not None else None
+        if part is None:
+            raise absent(name)
+        return part
+
+
+def absent(name: str) -> APIError:
+    """The 400 for a member or part that must be there."""
+    return APIError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
 COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .bodies import Blob
 from .files import blob_answer
 from .items import new_container, new_container_file
-from .media import part_of
-from .messages import JSON, Answer, APIError
+from .messages import JSON, Answer, APIError, absent
 from .projects import KINDS
 from .resources import delete, listing, plain, retrieve
 
@@ -186,7 +185,7 @@ def create_call(call: Call) -> Answer:
     if call.form is not None or call.json:
         call.require("sdp")
     elif not call.content.size:
-        raise APIError(400, "Missing required parameter: 'sdp'.", param="sdp", code="missing_required_parameter")
+        raise absent("sdp")
     made = call.project.new("realtime_call")
     where = b"/v1/realtime/calls/" + made["id"].encode()
     return Answer(status=201, body=SDP, content_type=b"application/sdp", fields=[(b"Location", where)])
@@ -203,7 +202,7 @@ def act_on_call(call: Call) -> Answer:
 
 def check_provenance(call: Call) -> JSON:
     """``POST /content_provenance_checks``: nothing is ever found."""
-    part_of(call, "file")
+    call.part("file")
     return {"object": "content_provenance_check", "created_at": call.world.now(), "results": []}
 
 

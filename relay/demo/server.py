@@ -14,7 +14,7 @@ import h11
 from . import routes
 from .connection import Connection
 from .heard import MOUNT, Heard
-from .messages import Answer, APIError, Call, encode
+from .messages import MALFORMED, Answer, APIError, Call, encode, malformed
 from .projects import MODELS, Project, World
 from .script import KeySwitches, Script, take
 from .wording import compress, date, identity, rate_limited, read_json, wrong_key
@@ -240,14 +240,8 @@ class DemoUpstream:
             answer = handler(call)
         except APIError as error:
             answer = error.answer()
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:  # a member of a shape not foreseen
-            answer = APIError(400, f"Invalid request: {error!r}.", code="invalid_type").answer()
+        except MALFORMED as error:
+            answer = malformed(error).answer()
         if not isinstance(answer, Answer):
             answer = Answer(body=encode(answer))
         answer.fields += limits
