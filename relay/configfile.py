@@ -195,9 +195,7 @@ def _credentials(root: Section) -> dict[str, Table]:
 def _clients(general: Section) -> tuple[Client, ...]:
     """Who may use the proxy: whoever holds ``master_key``, else ``LITELLM_MASTER_KEY``; without one, anybody."""
     place, given = general.place_of("master_key"), general.has("master_key")
-    key = general.take_key("master_key")
-    if not given:
-        key = general.references.variable("LITELLM_MASTER_KEY")
+    key = general.take_key("master_key") if given else general.references.key_of("LITELLM_MASTER_KEY", place)
     if not key:
         return (ANYONE,)
     if len(key) < _SHORT_KEY:
@@ -317,7 +315,7 @@ def single_key_config(environ: Mapping[str, str]) -> Config:
             ["no configuration file is given, and OPENAI_API_KEY is not set: name a file, set the key, or try --demo"]
         )
     try:
-        config = parse_config(text, "environment", environ, _no_file)
+        config = parse_config(text, "environment", environ, str)  # the text names no file to read
     except ConfigError as error:
         raise ConfigError([_without_place(problem) for problem in error.problems]) from None
     return replace(config, warnings=tuple(_without_place(warning) for warning in config.warnings), files=())
@@ -327,7 +325,3 @@ def _without_place(finding: str) -> str:
     """A finding about the environment, which has no lines."""
     name, _line, _column, message = finding.split(":", 3)
     return f"{name}:{message}"
-
-
-def _no_file(path: str) -> str:
-    raise FileNotFoundError(path)

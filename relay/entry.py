@@ -228,8 +228,8 @@ def _key(params: Section, provider: Provider, place: Place, *, own: bool) -> str
     params.pop("api_key")
     if own or not provider.key_variable:
         return None
-    found = params.references.variable(provider.key_variable)
-    if found is None:
+    found = params.references.key_of(provider.key_variable, place)
+    if not params.references.variable(provider.key_variable):
         params.problem(place, f"api_key is missing, and the environment variable {provider.key_variable} is not set")
     return found
 

@@ -122,6 +122,11 @@ class References:
             return None
         return found
 
+    def key_of(self, name: str, place: Place) -> str | None:
+        """The credential in a variable that nobody wrote into the file; None if it is not set, which is no problem."""
+        reference = ENVIRONMENT + name
+        return self.key(Scalar(place, reference, reference), name) if self.variable(name) else None
+
     def _from_file(self, place: Place, key: str, name: str) -> str | None:
         path = self.beside(place.file, name)
         text = self.read(place, key, path)

@@ -462,7 +462,32 @@ def test_a_key_in_the_wrong_place_is_not_shown() -> None:
 
 
 def test_an_included_file_may_say_nothing() -> None:
-    assert parse(f"# file: a=~\n# file: b=\n{MINIMAL}include: [a, b, a, '']\n").deployments
+    config = parse(
+        f"# file: a=~\n# file: b=\n# file: c=server:\n{MINIMAL}include: [a, b, c, a, '']\nserver: {{port: 1}}"
+    )
+    assert (len(config.deployments), config.listener.port, config.files) == (1, 1, ("f", "a", "b", "c"))
+
+
+def test_a_file_of_two_keys_is_named_once() -> None:
+    entry = "- {model_name: g, litellm_params: {model: m, api_key: file/k}}\n"
+    assert parse(f"# file: k=a\nmodel_list:\n{entry}{entry}").files == ("f", "k")
+
+
+@pytest.mark.parametrize("key", ["two words", "sk-\x01", "sk-é", "two\nlines"])
+def test_a_key_from_the_environment_can_stand_in_a_header(key: str) -> None:
+    text = "model_list: [{model_name: g, litellm_params: {model: m}}]"
+    wrong = "a key is one line of printable ASCII without spaces; this one is not"
+    assert problems(text, OPENAI_API_KEY=key, LITELLM_MASTER_KEY=key) == (
+        f"f:1:1: LITELLM_MASTER_KEY: {wrong}",
+        f"f:1:47: OPENAI_API_KEY: {wrong}",
+    )
+
+
+def test_what_is_not_ours_may_stand_in_our_sections_too() -> None:
+    assert parse(f"{MINIMAL}server: {{x-note: 1, port: 1}}\nlimits: {{x-a: {{}}}}").listener.port == 1
+    assert problems(f"{MINIMAL}router_settings: {{default_fallbacks: os.environ/A}}") == (
+        "f:3:38: router_settings.default_fallbacks: the environment variable A is not set",
+    )
 
 
 # Without a file
