@@ -20,11 +20,15 @@ import h11
 from .errors import BadRequest, Fields
 
 CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-PARTIAL_CHUNK_HEAD = re.compile(rb"[0-9A-Fa-f]{0,15}\r?")
-TOO_LONG_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{16}")  # 2^60 and beyond: nobody's chunk
+# With an extension, or white space that h11 puts up with. A size from 2^60 on is nobody's chunk.
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
+LONGEST_CHUNK_LINE = 4096
 LAST_CHUNK = b"0\r\n\r\n"
 CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 PROBE = b"0\r\n\r\n"  # ends a chunked message, and is five bytes of any other
+
+
+ALL = -1  # everything from here on is h11's
 
 
 class Signal(enum.Enum):
@@ -201,25 +205,34 @@ class ChunkedReader:
 
     def read(self, buffer: bytearray) -> bytes | Signal:
         """Take content off the front of ``buffer``: bytes, END, or NEED_DATA. Raises MalformedContent."""
-        if self._owed:
-            return self._through_h11(buffer)
-        at, pieces = self.whole_chunks(buffer)
-        if pieces:
-            del buffer[:at]
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if buffer[:5] == LAST_CHUNK and self._owed == 0:
-            del buffer[:5]
-            self.ended = True
-            return END
-        match = CHUNK_HEAD.match(buffer)
-        if match is not None and int(match[1], 16):
-            self._owed = match.end() + int(match[1], 16) + 2
-        elif PARTIAL_CHUNK_HEAD.fullmatch(buffer):
-            return NEED_DATA
-        else:
-            check_chunk_line(buffer)
-            self._owed = -1  # from here on all of it is h11's: an extension, the last chunk with a trailer, or nonsense
-        return self._through_h11(buffer)
+        while True:
+            if self._owed:
+                event = self._through_h11(buffer)
+                if event is not NEED_DATA or self._owed or not buffer:
+                    return event
+            at, pieces = self.whole_chunks(buffer)
+            if pieces:
+                del buffer[:at]
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if buffer.startswith(LAST_CHUNK):
+                del buffer[: len(LAST_CHUNK)]
+                self.ended = True
+                return END
+            if not self._has_line(buffer):
+                return NEED_DATA
+
+    def _has_line(self, buffer: bytearray) -> bool:
+        """Read a chunk's line, where it is all there, and reckon what h11 has to see of that chunk."""
+        if b"\n" not in buffer:
+            if len(buffer) > LONGEST_CHUNK_LINE:
+                raise MalformedContent("A chunk's line is too long.")
+            return False
+        match = CHUNK_LINE.match(buffer)
+        if match is None or match.end() > LONGEST_CHUNK_LINE:
+            raise MalformedContent("A chunk's line is malformed: a size in hexadecimal digits, and CRLF.")
+        size = int(match[1], 16)
+        self._owed = match.end() + size + 2 if size else ALL  # behind the last chunk there may be a trailer section
+        return True
 
     def _through_h11(self, buffer: bytearray) -> bytes | Signal:
         """Show h11 what it is owed, or everything, and hand on what it makes of it."""
@@ -247,15 +260,6 @@ class ChunkedReader:
             buffer[:0] = machine.trailing_data[0]  # the next message's
             return END
         return NEED_DATA
-
-
-def check_chunk_line(buffer: bytearray) -> None:
-    """Refuse what h11 would take: sizes that overflow somebody's counter, and lines that end otherwise than in CRLF."""
-    if TOO_LONG_CHUNK_SIZE.match(buffer):
-        raise MalformedContent("A chunk's size is beyond all measure.")
-    line = buffer.partition(b"\n")[0]
-    if b"\r" in line[:-1] or (len(line) < len(buffer) and line[-1:] != b"\r"):
-        raise MalformedContent("A chunk's line holds a bare CR or LF.")
 
 
 Content: TypeAlias = bytes | Signal
