@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
