@@ -195,7 +195,9 @@ def _credentials(root: Section) -> dict[str, Table]:
 def _clients(general: Section) -> tuple[Client, ...]:
     """Who may use the proxy: whoever holds ``master_key``, else ``LITELLM_MASTER_KEY``; without one, anybody."""
     place, given = general.place_of("master_key"), general.has("master_key")
-    key = general.take_key("master_key") if given else general.references.key_of("LITELLM_MASTER_KEY", place)
+    key = general.take_key("master_key")
+    if not given:
+        key = general.references.key_of("LITELLM_MASTER_KEY", place)
     if not key:
         return (ANYONE,)
     if len(key) < _SHORT_KEY:
