@@ -24,6 +24,7 @@ import trustme
 
 from relay.demo import DemoUpstream, Quota
 from relay.demo.bodies import Blob, Form
+from relay.demo.messages import APIError
 from relay.demo.projects import MOST_THINGS
 from relay.demo.script import duration
 
@@ -1402,3 +1403,37 @@ async def test_purposes_tools_and_provenance(demo: DemoUpstream, alpha: openai.A
     lines = ("Content-Type: multipart/form-data; boundary=b", f"Content-Length: {len(body)}", "Connection: close")
     assert b'"results":[]' in await raw(demo, request("POST", "/content_provenance_checks", *lines, body=body))
     assert b"'sdp'" in await raw(demo, request("POST", "/realtime/calls", "Connection: close"))
+
+
+async def test_pipelined_bytes_wait_in_the_kernel(demo: DemoUpstream) -> None:
+    demo.key(ALPHA).slow = 60
+    _, writer = await dial(demo)
+    writer.write(request("GET", "/models") + b"x" * (32 << 20))
+    for _ in range(3000):
+        await asyncio.sleep(0)
+    unread = next(iter(demo._connections))._unread
+    assert 256 << 10 < unread < 1 << 20
+    writer.transport.abort()
+
+
+async def test_without_a_key_one_is_asked_for(demo: DemoUpstream) -> None:
+    for line in (b"", b"Authorization: Basic eDp5\r\n"):
+        answer = await raw(demo, b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + line + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"didn't provide an API key" in answer
+        assert b'"code": null' in answer
+
+
+PART = b'--b\r\ncontent-disposition: x; name="a"\r\n\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"--b\r\nContent-Disposition: form-data\r\n\r\n", b"--b\r\n" + b"x" * 20_000, PART * 1001],
+    ids=["no name", "endless head", "too many parts"],
+)
+def test_forms_have_bounds(broken: bytes) -> None:
+    form = Form.of(b"multipart/form-data; boundary=b")
+    assert form is not None
+    with pytest.raises(APIError, match="multipart form"):
+        form.feed(broken)

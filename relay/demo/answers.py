@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .projects import Project
     from .routes import Routes
 
-COUNT = re.compile(r"\bcount to (\d{1,6})\b", re.IGNORECASE)
+COUNT = re.compile(r"\bcount to (\d{1,5})\b", re.IGNORECASE)
 WORD = re.compile(r"\S+\s*")
 LONGEST_ECHO = 2000  # characters of the question that come back
 
@@ -276,10 +276,11 @@ def create_embedding(call: Call) -> JSON:
 
 
 def embedding(value: Any, size: int, encoding: str | None) -> list[float] | str:
-    """The vector of one input; equal inputs give equal vectors."""
-    seed = hashlib.shake_256(json.dumps(value).encode()).digest(size)
-    scale = 1 / math.sqrt(sum((byte - 127.5) ** 2 for byte in seed))
-    vector = array.array("f", [(byte - 127.5) * scale for byte in seed])
+    """The vector of one input; equal inputs give equal vectors. A few numbers repeat, since nobody should wait."""
+    few = [byte - 127.5 for byte in hashlib.sha256(json.dumps(value).encode()).digest()]
+    rounds, rest = divmod(size, len(few))
+    scale = 1 / math.sqrt(rounds * sum(x * x for x in few) + sum(x * x for x in few[:rest]))
+    vector = (array.array("f", [x * scale for x in few]) * (rounds + 1))[:size]
     return base64.b64encode(vector.tobytes()).decode() if encoding == "base64" else vector.tolist()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .script import Script
     from .server import DemoUpstream
 
-UNREAD_MOST = 256 << 10  # received and not yet looked at; more waits in the kernel
+UNREAD_MOST = 256 << 10  # received and not yet looked at; more waits in the kernel, and hides the client's leaving
 BODY_SILENCE = 60.0  # seconds
 LINGER_SECONDS = 1.0  # after an early answer, so that the client reads it and not a reset
 HEAD_MOST = 64 << 10

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .projects import Project
     from .routes import Routes
 
-TEXT_MOST = 64 << 10  # bytes of a file that are searched
+TEXT_MOST = 8 << 10  # bytes of a file that are searched
 WORD = re.compile(r"\w+")
 STATES = ("in_progress", "completed", "failed", "cancelled", "total")
 
