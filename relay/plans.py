@@ -57,7 +57,7 @@ class Plans:
             self._plans.clear()
             self._pools.clear()
 
-    def _name(self, scope: str) -> str:
+    def name(self, scope: str) -> str:
         """The one name of a scope and those that were united with it."""
         return self._united.get(scope, scope)
 
@@ -87,7 +87,7 @@ class Plans:
         chain = (match, *self._groups.fallbacks(match.group)) if not asked else (match,)
         pools: list[Pool] = []
         names: dict[str, str] = {}
-        named = dict.fromkeys(None if scope is None else self._name(scope) for scope in scopes)
+        named = dict.fromkeys(None if scope is None else self.name(scope) for scope in scopes)
         for step in chain:
             for scope in named:
                 pools += self._tiers(step, asked, scope)
@@ -95,12 +95,12 @@ class Plans:
         return Plan(pools, names if asked is None else None)
 
     def _within(self, match: Match, asked: str | None, scope: str) -> Plan:
-        scope = self._name(scope)
+        scope = self.name(scope)
         pools = self._tiers(match, asked, scope)
         if pools:
             return Plan(pools, self._names(match, match.group.deployments) if asked is None else None)
         name = upstream_name(match.group.deployments[0], match.caught)
-        borrowed = tuple(_distinct(one for one in self._deployments if self._name(one.scope) == scope))
+        borrowed = tuple(_distinct(one for one in self._deployments if self.name(one.scope) == scope))
         members = [self._ledger.member(deployment, name if asked is None else asked) for deployment in borrowed]
         names = {deployment.id: name for deployment in borrowed}
         return Plan(tiers(match.group.name, members, self._ledger.stamp), names if asked is None else None)
@@ -112,7 +112,7 @@ class Plans:
             members = [
                 self._ledger.member(deployment, upstream_name(deployment, match.caught) if asked is None else asked)
                 for deployment in match.group.deployments
-                if scope is None or self._name(deployment.scope) == scope
+                if scope is None or self.name(deployment.scope) == scope
             ]
             return tiers(match.group.name, members, self._ledger.stamp)
 

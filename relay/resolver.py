@@ -100,7 +100,7 @@ class Resolver:
             raise BadRequest(f"x-passthrough-scope: '{asked}' is not a scope here. Known: {known}.")
         if scope not in self._homes.scopes:
             return asked
-        if asked is not None and asked != scope:
+        if asked is not None and scope is not None and self._plans.name(asked) != self._plans.name(scope):
             raise ScopeConflict(
                 f"A resource that this request names belongs to the scope '{scope}', but x-passthrough-scope asks for "
                 f"'{asked}'. Leave the field out, or name resources of that scope."

@@ -117,5 +117,6 @@ def test_only_a_new_limit_or_a_drained_bucket_changes_a_choice() -> None:
 
 def test_the_fewest_exchanges_of_all_kinds_are_left() -> None:
     quota = Quota()
+    quota.begun = 1
     quota.learn({"requests": Figures(100, 5, 60), "project-requests": Figures(100, 50, 60)}, 1, 10.0)
     assert quota.left(10.0) == 5

@@ -153,6 +153,14 @@ def test_a_resource_against_a_pin_is_a_conflict_that_names_both() -> None:
         resolve(Subject(CHAT, scope="a"), scope="b")
 
 
+def test_a_resource_and_a_pin_of_united_scopes_agree() -> None:
+    made = resolver()
+    made.unite({"a": "a", "b": "a"})
+    assert ids(made.resolve(Subject(CHAT, model="gpt-4", scope="b"), "me", scope="a")) == ["a", "b"]
+    with pytest.raises(ScopeConflict):
+        made.resolve(Subject(CHAT, scope="c"), "me", scope="a")
+
+
 def test_a_scope_that_the_file_no_longer_has_is_no_pin() -> None:
     assert ids(resolve(Subject(CHAT), scope="gone")) == ["a", "b"]
 
