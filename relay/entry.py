@@ -155,12 +155,16 @@ def _peek(params: Section, key: str, references: References) -> str:
     return (found or "").strip()
 
 
+def _has_base(params: Section) -> bool:
+    return params.has("api_base") or params.has("base_url")
+
+
 def _provider(params: Section, references: References) -> Provider | Skipped:
     """Whose API the entry means; a ``Skipped`` if that is not spoken here."""
     model = _peek(params, "model", references)
     custom = _peek(params, "custom_llm_provider", references) or None
     base = _peek(params, "api_base", references) or _peek(params, "base_url", references)
-    prefix, name = split_model(model, custom, has_base=params.has("api_base") or params.has("base_url"))
+    prefix, name = split_model(model, custom, has_base=_has_base(params))
     if prefix in PROVIDERS:
         return PROVIDERS[prefix]
     if prefix == "azure" and base.rstrip("/").endswith(AZURE_PATH):
@@ -179,6 +183,10 @@ def _model(params: Section, provider: Provider) -> str:
     custom = params.take("custom_llm_provider", TEXT, None)
     model = params.take("model", TEXT, "")
     name = split_model(model, custom, has_base=True)[1]
+    vendor, slash, _ = model.partition("/")
+    if slash and name == model and custom is None and not _has_base(params):
+        what = f"{vendor}/ is no provider of LiteLLM's and so part of the name, which is asked for at OpenAI's base"
+        params.report.warn(place, f"model: {what}; a server of your own needs an api_base")
     if name.count("*") > 1:
         params.problem(place, "model: one * stands for what the group's pattern caught; here are more")
     if model and not name:
