@@ -745,6 +745,12 @@ def test_discovery_s_attempts_are_no_exchanges_of_their_own() -> None:
     assert router.brake._retries.total(NOW) == 0
 
 
+def test_scopes_that_turn_out_to_be_one_project_share_their_resources() -> None:
+    router = router_of(3)
+    router.unite({"a": "a", "b": "a"})
+    assert {one.id for one in router.resolve(Subject(CHAT, model="gpt-4"), "me", scope="b").candidates} == {"a", "b"}
+
+
 # -- whatever happens -------------------------------------------------------------------------------------------------
 
 SUBJECTS = [
