@@ -139,8 +139,6 @@ async def open_tunnel(transport: asyncio.Transport, authority: bytes, authorizat
     """
     prelude = _prelude(transport)
     prelude.reply = reply = TunnelReply(asyncio.get_running_loop())
-    if transport.is_closing():  # its end was told before there was a reply to fail
-        raise ConnectionResetError("the connection was closed without an answer")
     transport.write(reply.request(authority, authorization))
     await reply.done
     prelude.reply = None
@@ -171,8 +169,6 @@ def hand_over(transport: asyncio.Transport, factory: Callable[[], Protocol]) -> 
     """Give the connection to its own protocol. Raises OSError if it has spoken or ended already."""
     if _prelude(transport).spoke:
         raise SpokeFirst("bytes came before anything was asked")
-    if transport.is_closing():
-        raise ConnectionResetError("the connection was closed at once")
     protocol = factory()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
@@ -188,6 +184,7 @@ def ascii_host(host: str) -> str:
 
 
 def _prelude(transport: asyncio.Transport) -> Prelude:
-    prelude = transport.get_protocol()
-    assert isinstance(prelude, Prelude)
+    prelude = transport.get_protocol()  # None once a connection has been lost
+    if transport.is_closing() or not isinstance(prelude, Prelude):
+        raise ConnectionResetError("the connection was closed at once")
     return prelude

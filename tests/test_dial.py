@@ -201,6 +201,26 @@ async def test_a_name_server_that_says_nothing_is_too_slow() -> None:
     assert failure.detail == "name slow.test: no answer to the look-up in time"
 
 
+@pytest.mark.parametrize("way", ["direct", "tls", "tunnel"])
+@on_both_loops
+async def test_an_upstream_that_closes_at_once_is_a_failure_or_a_connection_that_ends(
+    certificates: Certificates, way: str
+) -> None:
+    async def leave(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with serving(leave) as address:
+        context = certificates.client() if way == "tls" else None
+        proxy = proxy_at(address) if way == "tunnel" else None
+        for _ in range(50):  # which of the two it is depends on the turn of the loop
+            try:
+                listener = await reach(base(address), context=context, proxy=proxy)
+            except UpstreamFailure as failure:
+                assert not failure.sent  # noqa: PT017
+            else:
+                await listener.ended
+
+
 @on_both_loops
 async def test_a_factory_that_fails_leaves_nothing() -> None:
     def fail() -> Listener:

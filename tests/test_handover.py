@@ -46,15 +46,16 @@ ANSWERS = [
 class Line(asyncio.Transport):
     """A connection at rest, in one of the states that the network brings about when it likes."""
 
-    def __init__(self, *, spoke: bool = False, closing: bool = False) -> None:
+    def __init__(self, *, spoke: bool = False, closing: bool = False, lost: bool = False) -> None:
         super().__init__()
         self.prelude = Prelude()
-        self.closing = closing
+        self.closing = closing or lost
+        self.lost = lost
         if spoke:
             self.prelude.data_received(b"220 mail.example.com")
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self.prelude
+        return None if self.lost else self.prelude  # type: ignore[return-value]  # as asyncio has it
 
     def is_closing(self) -> bool:
         return self.closing
@@ -124,14 +125,14 @@ async def test_who_speaks_before_the_handshake_gets_none() -> None:
         await secure(Line(spoke=True), ssl.create_default_context(), "api.test")
 
 
-def test_what_has_ended_is_not_handed_over() -> None:
+@pytest.mark.parametrize("line", [Line(closing=True), Line(lost=True)], ids=["closing", "lost"])
+async def test_what_has_ended_goes_no_further(line: Line) -> None:
     with pytest.raises(ConnectionResetError):
-        hand_over(Line(closing=True), asyncio.Protocol)
-
-
-async def test_what_has_ended_is_not_asked() -> None:
+        hand_over(line, asyncio.Protocol)
     with pytest.raises(ConnectionResetError):
-        await open_tunnel(Line(closing=True), b"api.test:443", None)
+        await open_tunnel(line, b"api.test:443", None)
+    with pytest.raises(ConnectionResetError):
+        await secure(line, ssl.create_default_context(), "api.test")
 
 
 def test_an_end_without_a_question_is_quiet() -> None:
