@@ -57,6 +57,7 @@ SERVER_LOG = logging.getLogger("passthrough.server")
 UPSTREAM_LOG = logging.getLogger("passthrough.upstream")
 ERROR_SECONDS = 5.0  # how long the content of an error may take; its status is known already
 ERRORS_WITH_A_CODE = frozenset({401, 403, 429})  # of which the code decides what they mean (SPEC §7)
+ERRORS = 400  # from here on nobody wants the rest of the request
 SERVER_ERRORS = 500  # from here on an answer may be kept while another deployment is asked
 
 
@@ -215,6 +216,8 @@ class Worker:
             upstream.release()
             raise
         response = passage.responses[attempt] = UpstreamResponse(head, upstream)
+        if head.status >= ERRORS:
+            await upstream.stop_upload()
         content = None
         if head.status in ERRORS_WITH_A_CODE or head.status >= SERVER_ERRORS:
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)

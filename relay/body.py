@@ -91,7 +91,7 @@ class RequestBody:
         if self.ended:
             return b""
         self.check_size(self.length or 0)
-        if connection.wants_continue:
+        if connection.wants_continue and not connection.has_pending:
             connection.send_continue()
             connection.flush()
         try:

@@ -33,8 +33,6 @@ async def relay_response(
     Raises BrokenResponse when the upstream does not bring the message to its end, ClientGone when nobody reads it.
     """
     head = response.head
-    if head.status >= 400 and response.upstream.uploading:  # noqa: PLR2004 - refused early (413, 401): stop sending
-        response.upstream.stop_upload()
     exchange.send_head(head.status, head.reason, *response.framing, inbound_lines(head) + own_lines)
     connection = exchange.connection
     for piece in response.pieces:

@@ -84,10 +84,13 @@ class UpstreamConnection:
             async for chunk in content.chunks():
                 connection.send_data(chunk)
                 connection.flush()
-                await connection.drain()
+                if connection.paused:
+                    connection.set_deadline(self._pool.patience)  # an upstream that takes nothing more is silent, too
+                    await connection.drain()
+                    connection.set_deadline(None)
             connection.send_end()
             connection.flush()
-        except PeerGone:
+        except (PeerGone, Silent):
             pass  # an early answer may be there to read; if it is not, the reader sees the same end
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the response
             connection.fail(error)
@@ -97,10 +100,11 @@ class UpstreamConnection:
         """Whether part of the request has not left yet."""
         return self._upload is not None and not self._upload.done()
 
-    def stop_upload(self) -> None:
-        """Send nothing more of the body: the answer is there already, or nobody waits for one."""
-        if self._upload is not None:
+    async def stop_upload(self) -> None:
+        """Send nothing more of the body, which was refused early (413, 429): another attempt may read it now."""
+        if self._upload is not None and not self._upload.done():
             self._upload.cancel()
+            await asyncio.wait([self._upload])
 
     async def response_head(self, timeout: float, on_interim: Callable[[ResponseHead], None]) -> ResponseHead:  # noqa: ASYNC109 - a deadline of the connection, which starts with the last request byte
         """Wait for the final head, ``timeout`` seconds from the last byte of the request on.
@@ -148,7 +152,8 @@ class UpstreamConnection:
         if self.released:
             return
         self.released = True
-        self.stop_upload()
+        if self._upload is not None:
+            self._upload.cancel()
         connection = self.connection
         if connection.is_done and not connection.has_pending and not connection.eof:
             connection.next_cycle()
@@ -228,6 +233,11 @@ class UpstreamPool:
             if connection is not None:
                 return UpstreamConnection(self, key, connection, reused=True)
         return UpstreamConnection(self, key, await self._dial(deployment), reused=False)
+
+    @property
+    def patience(self) -> float:
+        """How long an upstream may take nothing of a request, in seconds."""
+        return self._config.timeouts.response_head
 
     def _take_idle(self, key: Key) -> HTTP1Connection | None:
         idle = self._idle.get(key)

@@ -434,6 +434,68 @@ async def test_a_stream_that_falls_silent_is_cut(up: ScriptedUpstream) -> None:
     assert b'"error"' in answer
 
 
+# Sending again.
+
+
+async def refuse_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read a head and a little more, and answer 429."""
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(1000)
+    writer.write(b"HTTP/1.1 429 Slow Down\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nslow")
+    await writer.drain()
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("replay", [10_000_000, 100_000])
+async def test_a_body_refused_on_its_way_is_sent_again_if_it_was_held(
+    second: ScriptedUpstream, replay: int, chunked: bool
+) -> None:
+    second.says(OK)
+    content = hashlib.shake_128(b"body").digest(3_000_000)
+    framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content) if chunked else content
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(content)}"
+    server = await asyncio.start_server(refuse_early, "127.0.0.1", 0)
+    one = deployment("a", server.sockets[0].getsockname()[1], scope="s")
+    other = deployment("b", second.port, scope="s", order=1)
+    async with proxy_over(config_over(one, other, limits=with_limits(replay_bytes=replay))) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(get("/v1/things", "Content-Type: a/b", length, method="POST") + framed[:200_000])
+        if replay > len(content):
+            writer.write(framed[200_000:])
+        answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+        writer.close()
+    server.close()
+    if replay > len(content):
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        sent = second.heard.partition(b"\r\n\r\n")[2]
+        assert (dechunk(sent) if chunked else sent) == content
+    else:
+        assert answer.startswith(b"HTTP/1.1 429 Slow Down\r\n")
+        assert answer.endswith(b"slow")
+        assert not second.requests
+
+
+async def test_an_upstream_that_takes_nothing_more_is_a_504() -> None:
+    async def take_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(take_nothing, "127.0.0.1", 0, limit=1)
+    port = server.sockets[0].getsockname()[1]
+    async with proxy_over(config_over(deployment("a", port), timeouts=with_timeouts(response_head=0.3))) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(get("/v1/things", "Content-Type: a/b", "Content-Length: 50000000", method="POST"))
+        writer.write(b"x" * 50_000_000)
+        answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+        writer.close()
+        over.set()
+    server.close()
+    assert answer.startswith(b"HTTP/1.1 504 ")
+
+
 # Leaving.
 
 
