@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from relay import pages
@@ -34,8 +35,8 @@ from relay.log import emit
 from relay.metrics import ProxyMetrics, exposition, observe
 from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, read_outcome
+from relay.pinning import Errand, Pinning
 from relay.relaying import BrokenResponse, relay_response
-from relay.resources import HINT
 from relay.starting import start
 from relay.targets import parse_target
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamPool, UpstreamResponse
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from relay.fields import ResponseHead
     from relay.http1 import HTTP1Connection
     from relay.log import ExchangeRecord
+    from relay.naming import Naming
     from relay.subject import Subject
     from relay.usage import Usage
 
@@ -68,7 +70,9 @@ class Passage:
     exchange: Exchange
     request: Request
     client: Client
+    naming: Naming
     route: Route
+    routes: list[Route] = field(default_factory=list)  # that were asked along: more than one where ids are looked for
     responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
     error: UpstreamFailure | None = None  # why the last attempt had no answer
 
@@ -82,6 +86,7 @@ class Worker:
         self.router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
         self.pool = UpstreamPool(config, OutboundProxies(environ))
         self.affinity = AffinityStore.open(config.affinity, time.time())
+        self.pinning = Pinning(self.router, self.affinity, self.pool, config.deployments)
         self.metrics = ProxyMetrics(VERSION)
         self.in_flight: dict[str, int] = {}
         self._downstreams: dict[asyncio.Task[None], Downstream] = {}
@@ -118,7 +123,8 @@ class Worker:
         client = authenticate(exchange.head, exchange.config)
         exchange.record.client = client.name
         request = await classify(exchange.head, target, exchange.body, self._is_decided)
-        passage = Passage(exchange, request, client, self._resolve(exchange, request.subject, client))
+        naming, route = await self._resolve(exchange, request.subject, client)
+        passage = Passage(exchange, request, client, naming, route)
         group = passage.route.group.name
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
         try:
@@ -133,13 +139,18 @@ class Worker:
             return True
         return subject.header_model is not None or any(found.place == "path" for found in subject.resources)
 
-    def _resolve(self, exchange: Exchange, subject: Subject, client: Client) -> Route:
-        """Resources restrict the scope, names decide the group."""
-        now = time.time()
-        scope = None
-        for resource in sorted(subject.resources, key=lambda one: one.place == HINT):
-            scope = scope or self.affinity.lookup(resource.kind, resource.id, now)
-        homed = subject.endpoint.stored and self.affinity.has_workspace(client.name, subject.session, now)
+    async def _resolve(self, exchange: Exchange, subject: Subject, client: Client) -> tuple[Naming, Route]:
+        """Names decide the group, resources restrict the scope; a scope that has to be asked first is asked."""
+        naming = self.pinning.read(subject)
+        route = self._route(exchange, subject, client, naming.scope)
+        if naming.is_open:
+            await self.pinning.locate(naming, route, client.name)
+            route = self._route(exchange, subject, client, naming.scope)
+        return naming, route
+
+    def _route(self, exchange: Exchange, subject: Subject, client: Client, scope: str | None) -> Route:
+        self.router.unite(self.affinity.unions)
+        homed = subject.endpoint.stored and self.affinity.has_workspace(client.name, subject.session, time.time())
         route = self.router.resolve(subject, client.name, scope=scope, started=exchange.started, homed=homed)
         record = exchange.record
         record.endpoint, record.group = subject.endpoint.template, route.group.name
@@ -147,23 +158,29 @@ class Worker:
         return route
 
     async def _open_response(self, passage: Passage) -> UpstreamResponse:
-        """Ask one deployment after the other until an answer is worth relaying."""
-        router, route = self.router, passage.route
+        """Ask where the request belongs, and the other scopes too where what it names is not known."""
+        errand = Errand(partial(self._ask_along, passage), lambda: passage.exchange.body.replayable)
+        passage.route = await self.pinning.pursue(passage.naming, passage.route, passage.client.name, errand)
+        passage.exchange.record.reason = passage.route.reason
+        assert passage.route.answer is not None
+        return passage.responses[passage.route.answer]
+
+    async def _ask_along(self, passage: Passage, route: Route) -> None:
+        """Ask one deployment after the other until an answer is worth relaying: ``route.answer``."""
+        router = self.router
+        passage.route = route
+        passage.routes.append(route)
         while True:
             now = self._loop.time()
-            deployment = self._select(passage, now)
-            attempt = router.begin(route, deployment, now)
+            attempt = router.begin(route, router.select(route, now), now)
             verdict = await self._attempt(passage, attempt, fresh=False)
             while verdict is Verdict.REDIAL:
                 verdict = await self._attempt(passage, attempt, fresh=True)
             if verdict is Verdict.RELAY and route.answer is not None:
-                return passage.responses[route.answer]
+                return
             if verdict is Verdict.FAIL:
                 raise passage.error or Unavailable("No deployment answered.")
             router.end(attempt, self._loop.time())
-
-    def _select(self, passage: Passage, now: float) -> Deployment:
-        return self.router.select(passage.route, now)
 
     async def _attempt(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Verdict:
         """One try at one deployment, and what to do about its outcome."""
@@ -219,7 +236,8 @@ class Worker:
         if head.status >= ERRORS:
             await upstream.stop_upload()
         content = None
-        if head.status in ERRORS_WITH_A_CODE or head.status >= SERVER_ERRORS:
+        status = head.status
+        if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
         return read_outcome(head.status, head.fields, content, wall=time.time())
 
@@ -281,8 +299,9 @@ class Worker:
         now = self._loop.time()
         for response in passage.responses.values():
             response.upstream.release()
-        for attempt in passage.route.attempts:
-            self.router.end(attempt, now)
+        for route in passage.routes:
+            for attempt in route.attempts:
+                self.router.end(attempt, now)
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
         """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""
