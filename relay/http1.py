@@ -527,9 +527,11 @@ class HTTP1Connection(asyncio.Protocol):
         self.set_deadline(seconds)
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
-        while most > 0 and not self.eof and self._lost is None:
+        while not self.eof and self._lost is None:
             most -= len(self._pending)
             self._pending.clear()
+            if most <= 0:
+                break
             if not self._reading:
                 self._go_on_reading()
             await self.readable()
