@@ -23,7 +23,6 @@ from relay.downstream import Downstream, Exchange
 from relay.endpoints import shown_by
 from relay.errors import (
     ClientGone,
-    NotFound,
     ProxyError,
     Unavailable,
     UpstreamFailure,
@@ -33,13 +32,12 @@ from relay.fields import inbound_lines, outbound_lines
 from relay.learning import Learner, learn_from_head
 from relay.log import emit
 from relay.metrics import ProxyMetrics, exposition, observe
-from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, read_outcome
 from relay.pinning import Errand, Pinning
 from relay.relaying import BrokenResponse, relay_response
 from relay.starting import start
 from relay.targets import parse_target
-from relay.upstream import MalformedAnswer, StaleConnection, UpstreamPool, UpstreamResponse
+from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
 from relay.usage import price
 from relay.version import VERSION
 from router import Attempt, Route, Router, Verdict
@@ -84,7 +82,7 @@ class Worker:
         self.config = config
         self.draining = False
         self.router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
-        self.pool = UpstreamPool(config, OutboundProxies(environ))
+        self.pool = open_pool(config, environ)
         self.affinity = AffinityStore.open(config.affinity, time.time())
         self.pinning = Pinning(self.router, self.affinity, self.pool, config.deployments)
         self.metrics = ProxyMetrics(VERSION)
@@ -118,7 +116,7 @@ class Worker:
     async def _carry(self, exchange: Exchange) -> None:
         target = parse_target(exchange.head.target, allow_admin=exchange.config.listener.allow_admin)
         if target is None:
-            self._local_page(exchange)
+            pages.serve(exchange, self._is_ready, lambda: exposition([self._snapshot()]))
             return
         client = authenticate(exchange.head, exchange.config)
         exchange.record.client = client.name
@@ -327,35 +325,12 @@ class Worker:
         observe(self.metrics, record)
         emit(record)
 
-    # Our own pages.
-
-    def _local_page(self, exchange: Exchange) -> None:
-        """What is answered without a deployment (SPEC §4)."""
-        path = exchange.head.target.partition(b"?")[0]
-        if exchange.head.method not in (b"GET", b"HEAD"):
-            path = b""
-        if path == b"/":
-            self._page(exchange, 200, pages.TEXT, pages.HOME)
-        elif path in pages.LIVE_PATHS:
-            self._page(exchange, 200, pages.JSON, pages.ALIVE)
-        elif path == pages.READY_PATH:
-            ready = not self.draining and self.router.available(self._loop.time())
-            self._page(exchange, 200 if ready else 503, pages.JSON, pages.readiness(ready=ready))
-        elif path == pages.METRICS_PATH:
-            if not exchange.config.listener.public_metrics:
-                authenticate(exchange.head, exchange.config)
-            self._page(exchange, 200, pages.METRICS, exposition([self._snapshot()]))
-        else:
-            raise NotFound("Unknown path. The API is below /openai/ and /v1/; set the SDK's base_url accordingly.")
+    def _is_ready(self) -> bool:
+        return not self.draining and self.router.available(self._loop.time())
 
     def _snapshot(self) -> dict[str, Any]:
         """The metrics of this worker, its gauges brought up to date."""
         return self.metrics.snapshot()
-
-    @staticmethod
-    def _page(exchange: Exchange, status: int, content_type: bytes, content: bytes) -> None:
-        exchange.is_local = True
-        exchange.respond(status, content_type, content, [])
 
     # Life.
 

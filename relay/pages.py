@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
+from .auth import authenticate
+from .errors import NotFound
 from .version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .downstream import Exchange
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
@@ -29,3 +37,29 @@ METRICS_PATH = b"/metrics"
 def readiness(*, ready: bool) -> bytes:
     """What the readiness page says."""
     return json.dumps({"status": "healthy" if ready else "no deployment can be used", "version": VERSION}).encode()
+
+
+def serve(exchange: Exchange, is_ready: Callable[[], bool], metrics: Callable[[], bytes]) -> None:
+    """Answer a target outside the mounts, without a deployment. Raises NotFound, and InvalidKey for the metrics."""
+    path = exchange.head.target.partition(b"?")[0]
+    if exchange.head.method not in (b"GET", b"HEAD"):
+        path = b""
+    if path == b"/":
+        respond(exchange, 200, TEXT, HOME)
+    elif path in LIVE_PATHS:
+        respond(exchange, 200, JSON, ALIVE)
+    elif path == READY_PATH:
+        ready = is_ready()
+        respond(exchange, 200 if ready else 503, JSON, readiness(ready=ready))
+    elif path == METRICS_PATH:
+        if not exchange.config.listener.public_metrics:
+            authenticate(exchange.head, exchange.config)
+        respond(exchange, 200, METRICS, metrics())
+    else:
+        raise NotFound("Unknown path. The API is below /openai/ and /v1/; set the SDK's base_url accordingly.")
+
+
+def respond(exchange: Exchange, status: int, content_type: bytes, content: bytes) -> None:
+    """A page of ours, which leaves no record."""
+    exchange.is_local = True
+    exchange.respond(status, content_type, content, [])

@@ -11,20 +11,20 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from .dial import dial
-from .errors import ProxyError, UpstreamFailure, UpstreamTimeout
+from .dial import dial, named_peer
+from .errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from .fields import RequestHead, ResponseHead, field_lines
 from .framing import END, Kind
 from .http1 import HTTP1Connection, PeerGone, Role, Silent
 from .names import Resolver
-from .tls import client_context
+from .outbound import OutboundProxies
+from .tls import client_context, current_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from .config import BaseURL, Config, Deployment, UpstreamTLS
     from .errors import Fields
-    from .outbound import OutboundProxies
 
 MOST_INTERIM = 16  # 1xx heads before a final one (SPEC §12); more is a storm, not information
 MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind beyond that is closed
@@ -218,6 +218,13 @@ class UpstreamPool:
         self._idle: dict[Key, deque[HTTP1Connection]] = {}
         self._own_lines: dict[str, tuple[Deployment, bytes, frozenset[bytes]]] = {}
 
+    def prepare(self) -> None:
+        """Read every file that TLS to the upstreams needs. Raises ValueError, one sentence that names the file."""
+        for deployment in self._config.deployments:
+            self._proxies.for_base(deployment.base, deployment.proxy)
+            if deployment.base.scheme == "https":
+                client_context(deployment.tls)
+
     def reconfigure(self, config: Config, proxies: OutboundProxies) -> None:
         """Go on with another configuration; connections that it still leads to are kept."""
         self._config, self._proxies = config, proxies
@@ -253,21 +260,18 @@ class UpstreamPool:
 
     def _still_named(self, key: Key, connection: HTTP1Connection) -> bool:
         """Names move (SPEC §14): a connection to an address that is no longer named is not used again."""
-        base = key[0]
-        if base.unix is not None or self._proxies.for_base(base, key[2]) is not None:
-            return True
-        return self._resolver.still_named(base.host, base.port, connection.peer())
+        named = named_peer(key[0], self._proxies.for_base(key[0], key[2]))
+        return named is None or self._resolver.still_named(*named, connection.peer())
 
     async def _dial(self, deployment: Deployment) -> HTTP1Connection:
         config = self._config
         context = None
         if deployment.base.scheme == "https":
             try:
-                context = client_context(deployment.tls)
+                context = current_context(deployment.tls)
             except ValueError as error:
-                raise UpstreamFailure(
-                    "The upstream's TLS files cannot be used.", sent=False, detail=str(error)
-                ) from error
+                message = "The upstream's TLS files cannot be used."
+                raise UpstreamFailure(message, sent=False, detail=str(error)) from error
         _, connection = await dial(
             deployment.base,
             lambda: HTTP1Connection(Role.CLIENT, config.limits),
@@ -344,3 +348,13 @@ def has_news(connection: HTTP1Connection) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+def open_pool(config: Config, environ: Mapping[str, str]) -> UpstreamPool:
+    """The pool, once all that it will need is there: outbound proxies, certificates. Raises ConfigError."""
+    try:
+        pool = UpstreamPool(config, OutboundProxies(environ))
+        pool.prepare()
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    return pool
