@@ -117,6 +117,7 @@ class Tunnel:
         """Move until one side ends or ``idle`` seconds pass without a byte either way."""
         for side in self._sides:
             side.on_readable = side.on_writable = side.on_eof = self._step
+        self._sides[0].set_deadline(self._idle)
         try:
             self._step()
             await self._done
