@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +16,7 @@ from .fields import RequestHead, ResponseHead, field_lines
 from .framing import END, Kind
 from .http1 import HTTP1Connection, PeerGone, Role, Silent
 from .names import Resolver
+from .news import has_news
 from .outbound import OutboundProxies
 from .tls import client_context, current_context
 
@@ -338,16 +338,6 @@ def make_own_lines(deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
     replaced = frozenset(name.lower() for name, _ in extra)
     fields = [line for line in fields if line[0].lower() not in replaced] + extra
     return field_lines(fields), replaced
-
-
-def has_news(connection: HTTP1Connection) -> bool:
-    """Whether bytes or an end wait in the socket that the loop has not seen yet: then it is not idle any more."""
-    sock = connection.transport.get_extra_info("socket")
-    if sock is None or not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def open_pool(config: Config, environ: Mapping[str, str]) -> UpstreamPool:
