@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from both_loops import on_both_loops
-from dialled import NAME, Certificates, Listener, Tunnels, base, echo, hang_up, naming, say_nothing, serving
 
 from relay import tls
 from relay.config import BaseURL, Secret, UpstreamTLS
@@ -22,6 +20,8 @@ from relay.dial import authority, dial, named_peer
 from relay.errors import UpstreamFailure, UpstreamTimeout
 from relay.names import Resolver
 from relay.outbound import ProxyAddress
+from tests.both_loops import on_both_loops
+from tests.dialled import NAME, Certificates, Listener, Tunnels, base, echo, hang_up, naming, say_nothing, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fleet import config, deployment
 
 from relay.config import ModelGroup, RouterSettings
 from relay.errors import ModelNotFound
 from relay.groups import Groups
+from tests.fleet import config, deployment
 
 NAMES = ["gpt-4", "openai/*", "openai/ft-*", "claude"]
 

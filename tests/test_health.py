@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fleet import config, deployment
 
 from relay.config import Config, RouterSettings, Secret
 from relay.health import Ledger, Member, Why
 from relay.outcomes import Figures, Kind, Outcome
+from tests.fleet import config, deployment
 
 NOW = 1000.0
 TWO = config(deployment("a"), deployment("b"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fleet import config, deployment
-
 from relay.homes import Homes
+from tests.fleet import config, deployment
 
 FILE = config(
     deployment("a"), deployment("b", scope_is_named=True), deployment("c", "other"), deployment("d", "other", scope="a")

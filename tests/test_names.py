@@ -8,9 +8,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from both_loops import on_both_loops, supervise
 
 from relay.names import MAX_ADDRESSES, Address, Resolver, in_order, look_up
+from tests.both_loops import on_both_loops, supervise
 
 if TYPE_CHECKING:
     from relay.names import Found

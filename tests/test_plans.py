@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from fleet import config, deployment
 
 from relay.config import Config, RouterSettings
 from relay.groups import Groups, Match
 from relay.health import Ledger
 from relay.plans import Plan, Plans, upstream_name
+from tests.fleet import config, deployment
 
 FILE = config(
     deployment("a1", "g", scope="a", order=1),

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import config, deployment
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.health import Ledger
 from relay.outcomes import Figures, Kind, Outcome
 from relay.pools import MOST_KEYS, Pool, Ready, rank, shares, tiers
+from tests.fleet import config, deployment
 
 if TYPE_CHECKING:
     from relay.config import Config

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from both_loops import on_both_loops
 
 from relay import race
 from relay.names import Address
 from relay.race import first_connected
+from tests.both_loops import on_both_loops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

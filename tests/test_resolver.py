@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import config, deployment
 
 from relay.config import AffinitySettings, Config, RouterSettings
 from relay.endpoints import match_endpoint
@@ -17,6 +16,7 @@ from relay.homes import Homes
 from relay.plans import Plans
 from relay.resolver import LISTENING, Resolver
 from relay.subject import Subject
+from tests.fleet import config, deployment
 
 if TYPE_CHECKING:
     from relay.route import Route

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from fleet import config, deployment
 
 from relay.endpoints import match_endpoint
 from relay.outcomes import Kind, Outcome
 from relay.subject import Subject
 from router import Router
+from tests.fleet import config, deployment
 
 USEFUL = [
     ("nothing was asked", [], None),

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import config, deployment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from relay.outcomes import VERDICTS, Again, Effect, Figures, Kind, Outcome
 from relay.subject import Subject
 from relay.tally import FLOOR, SHARE
 from router import Attempt, Route, Router, Verdict
+from tests.fleet import config, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

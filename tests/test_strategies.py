@@ -7,12 +7,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet import config, deployment
 
 from relay.health import Ledger
 from relay.outcomes import Figures
 from relay.pools import Pool
 from relay.strategies import STRATEGIES, headroom, latency_based, least_busy, preferred, simple_shuffle
+from tests.fleet import config, deployment
 
 if TYPE_CHECKING:
     from relay.config import Deployment
