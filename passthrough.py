@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from relay import pages
 from relay.affinity import AffinityStore
 from relay.auth import authenticate
-from relay.classification import Request, classify
+from relay.classification import Request, classify, is_decided
+from relay.clients import Clients
 from relay.command import make_parser
-from relay.downstream import Downstream, Exchange
+from relay.downstream import Exchange
 from relay.endpoints import shown_by
 from relay.errors import (
     ClientGone,
@@ -29,9 +30,11 @@ from relay.errors import (
     UpstreamTimeout,
 )
 from relay.fields import inbound_lines, outbound_lines
+from relay.gauges import alone, snapshot
 from relay.learning import Learner, learn_from_head
 from relay.log import emit
 from relay.metrics import ProxyMetrics, exposition, observe
+from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, read_outcome
 from relay.pinning import Errand, Pinning
 from relay.relaying import BrokenResponse, relay_response
@@ -43,7 +46,7 @@ from relay.version import VERSION
 from router import Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from relay.config import Client, Config, Deployment
     from relay.fields import ResponseHead
@@ -61,6 +64,14 @@ ERRORS = 400  # from here on nobody wants the rest of the request
 SERVER_ERRORS = 500  # from here on an answer may be kept while another deployment is asked
 
 
+@dataclass(frozen=True, slots=True)
+class Brain:
+    """What decides, by one configuration: an exchange ends with the one that it began with (SPEC §14)."""
+
+    router: Router
+    pinning: Pinning
+
+
 @dataclass(slots=True)
 class Passage:
     """One exchange on its way: what was asked, where it may go, which answers came."""
@@ -68,6 +79,7 @@ class Passage:
     exchange: Exchange
     request: Request
     client: Client
+    brain: Brain
     naming: Naming
     route: Route
     routes: list[Route] = field(default_factory=list)  # that were asked along: more than one where ids are looked for
@@ -81,13 +93,15 @@ class Worker:
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self.config = config
         self.draining = False
-        self.router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
+        self._environ = environ
         self.pool = open_pool(config, environ)
         self.affinity = AffinityStore.open(config.affinity, time.time())
-        self.pinning = Pinning(self.router, self.affinity, self.pool, config.deployments)
+        router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
+        self.brain = Brain(router, Pinning(router, self.affinity, self.pool, config.deployments))
         self.metrics = ProxyMetrics(VERSION)
         self.in_flight: dict[str, int] = {}
-        self._downstreams: dict[asyncio.Task[None], Downstream] = {}
+        self.gather = alone
+        self._clients = Clients(self)
         self._loop = asyncio.get_running_loop()
 
     # The story of one exchange.
@@ -116,13 +130,14 @@ class Worker:
     async def _carry(self, exchange: Exchange) -> None:
         target = parse_target(exchange.head.target, allow_admin=exchange.config.listener.allow_admin)
         if target is None:
-            pages.serve(exchange, self._is_ready, lambda: exposition([self._snapshot()]))
+            await pages.serve(exchange, self._is_ready, self._metrics)
             return
+        brain = self.brain
         client = authenticate(exchange.head, exchange.config)
         exchange.record.client = client.name
-        request = await classify(exchange.head, target, exchange.body, self._is_decided)
-        naming, route = await self._resolve(exchange, request.subject, client)
-        passage = Passage(exchange, request, client, naming, route)
+        request = await classify(exchange.head, target, exchange.body, partial(is_decided, exchange.config))
+        naming, route = await self._resolve(exchange, request.subject, client, brain)
+        passage = Passage(exchange, request, client, brain, naming, route)
         group = passage.route.group.name
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
         try:
@@ -131,25 +146,21 @@ class Worker:
             self.in_flight[group] -= 1
             self._release(passage)
 
-    def _is_decided(self, subject: Subject) -> bool:
-        """Whether nothing in a body can change who is asked: one deployment, a header, or an id in the path."""
-        if len(self.config.deployments) == 1:
-            return True
-        return subject.header_model is not None or any(found.place == "path" for found in subject.resources)
-
-    async def _resolve(self, exchange: Exchange, subject: Subject, client: Client) -> tuple[Naming, Route]:
+    async def _resolve(
+        self, exchange: Exchange, subject: Subject, client: Client, brain: Brain
+    ) -> tuple[Naming, Route]:
         """Names decide the group, resources restrict the scope; a scope that has to be asked first is asked."""
-        naming = self.pinning.read(subject)
-        route = self._route(exchange, subject, client, naming.scope)
+        naming = brain.pinning.read(subject)
+        route = self._route(exchange, subject, client, naming.scope, brain.router)
         if naming.is_open:
-            await self.pinning.locate(naming, route, client.name)
-            route = self._route(exchange, subject, client, naming.scope)
+            await brain.pinning.locate(naming, route, client.name)
+            route = self._route(exchange, subject, client, naming.scope, brain.router)
         return naming, route
 
-    def _route(self, exchange: Exchange, subject: Subject, client: Client, scope: str | None) -> Route:
-        self.router.unite(self.affinity.unions)
+    def _route(self, exchange: Exchange, subject: Subject, client: Client, scope: str | None, router: Router) -> Route:
+        router.unite(self.affinity.unions)
         homed = subject.endpoint.stored and self.affinity.has_workspace(client.name, subject.session, time.time())
-        route = self.router.resolve(subject, client.name, scope=scope, started=exchange.started, homed=homed)
+        route = router.resolve(subject, client.name, scope=scope, started=exchange.started, homed=homed)
         record = exchange.record
         record.endpoint, record.group = subject.endpoint.template, route.group.name
         record.model, record.reason, record.scope = subject.model, route.reason, route.scope
@@ -158,14 +169,14 @@ class Worker:
     async def _open_response(self, passage: Passage) -> UpstreamResponse:
         """Ask where the request belongs, and the other scopes too where what it names is not known."""
         errand = Errand(partial(self._ask_along, passage), lambda: passage.exchange.body.replayable)
-        passage.route = await self.pinning.pursue(passage.naming, passage.route, passage.client.name, errand)
+        passage.route = await passage.brain.pinning.pursue(passage.naming, passage.route, passage.client.name, errand)
         passage.exchange.record.reason = passage.route.reason
         assert passage.route.answer is not None
         return passage.responses[passage.route.answer]
 
     async def _ask_along(self, passage: Passage, route: Route) -> None:
         """Ask one deployment after the other until an answer is worth relaying: ``route.answer``."""
-        router = self.router
+        router = passage.brain.router
         passage.route = route
         passage.routes.append(route)
         while True:
@@ -188,10 +199,10 @@ class Worker:
             outcome = await self._ask(passage, attempt, fresh=fresh)
         except UpstreamFailure as error:
             passage.error = error
-            outcome = self._outcome_of(error, attempt)
+            outcome = self._outcome_of(error, passage, attempt)
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
         now = self._loop.time()
-        self.router.record(attempt, outcome, now)
+        passage.brain.router.record(attempt, outcome, now)
         passage.exchange.record.attempts.append(
             {
                 "deployment": attempt.deployment.id,
@@ -200,16 +211,16 @@ class Worker:
                 "ms": round((now - began) * 1000, 3),
             }
         )
-        return self.router.judge(attempt, now, replayable=passage.exchange.body.replayable)
+        return passage.brain.router.judge(attempt, now, replayable=passage.exchange.body.replayable)
 
-    def _outcome_of(self, error: UpstreamFailure, attempt: Attempt) -> Outcome:
+    def _outcome_of(self, error: UpstreamFailure, passage: Passage, attempt: Attempt) -> Outcome:
         """What an attempt without an answer counts as."""
         if isinstance(error, StaleConnection):
             return Outcome(Kind.STALE, sent=error.sent)
         if not error.sent:
             return Outcome(Kind.CONNECT_FAILED, sent=False)
         if isinstance(error, UpstreamTimeout):
-            return self.router.late(attempt, self._loop.time())
+            return passage.brain.router.late(attempt, self._loop.time())
         return Outcome(Kind.BAD_ANSWER if isinstance(error, MalformedAnswer) else Kind.RESET)
 
     async def _ask(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Outcome:
@@ -221,11 +232,11 @@ class Worker:
             request.rewrite_body(model)
             own, replaced = self.pool.own_lines(deployment)
             lines = own + outbound_lines(
-                exchange.head, replaced | self._key_names(), readable=self._is_watched(request)
+                exchange.head, replaced | key_names(exchange.config), readable=self._is_watched(request)
             )
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, deployment.base.authority, lines)
-            timeout = self.router.head_timeout(attempt, self._loop.time())
+            timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
             head = await upstream.response_head(timeout, lambda interim: self._pass_interim(exchange, interim))
         except BaseException:
             upstream.release()
@@ -238,10 +249,6 @@ class Worker:
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
         return read_outcome(head.status, head.fields, content, wall=time.time())
-
-    def _key_names(self) -> frozenset[bytes]:
-        name = self.config.key_header
-        return frozenset() if name is None else frozenset({name.encode()})
 
     @staticmethod
     def _is_watched(request: Request) -> bool:
@@ -270,7 +277,7 @@ class Worker:
         try:
             await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
         except BrokenResponse as error:
-            self.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
+            passage.brain.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
             record.outcome, record.error = Kind.BROKEN.value, error.detail
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
         finally:
@@ -299,7 +306,7 @@ class Worker:
             response.upstream.release()
         for route in passage.routes:
             for attempt in route.attempts:
-                self.router.end(attempt, now)
+                passage.brain.router.end(attempt, now)
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
         """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""
@@ -326,42 +333,51 @@ class Worker:
         emit(record)
 
     def _is_ready(self) -> bool:
-        return not self.draining and self.router.available(self._loop.time())
+        return not self.draining and self.brain.router.available(self._loop.time())
 
-    def _snapshot(self) -> dict[str, Any]:
+    async def _metrics(self) -> bytes:
+        """The text of all workers' metrics."""
+        return exposition(await self.gather(self.snapshot()))
+
+    def snapshot(self) -> dict[str, Any]:
         """The metrics of this worker, its gauges brought up to date."""
-        return self.metrics.snapshot()
+        now = self._loop.time()
+        return snapshot(self.metrics, self.brain.router, self.in_flight, self.affinity.count(), now)
 
     # Life.
 
     def accept(self, connection: HTTP1Connection) -> None:
         """Serve a connection in a task of its own, or turn it away where there are too many."""
-        downstream = Downstream(connection, self)
-        if len(self._downstreams) >= self.config.limits.connections:
-            exchange = Exchange(connection, self.config)
-            exchange.draining = True
-            self.refuse(exchange, Unavailable("Too many connections; try again in a moment."))
-            connection.close()
+        if len(self._clients) < self.config.limits.connections:
+            self._clients.serve(connection)
             return
-        task = self._loop.create_task(downstream.serve(), name=f"client {connection.peer()}")
-        self._downstreams[task] = downstream
-        task.add_done_callback(self._downstreams.pop)
+        exchange = Exchange(connection, self.config)
+        exchange.draining = True
+        self.refuse(exchange, Unavailable("Too many connections; try again in a moment."))
+        connection.close()
 
-    async def drain(self) -> None:
+    def reload(self, config: Config) -> None:
+        """Go on with another configuration; what has not changed keeps its health and its connections.
+
+        Raises ConfigError for files that cannot be used; then nothing has changed.
+        """
+        open_pool(config, self._environ).close()  # all that the new one will need is there
+        self.pool.reconfigure(config, OutboundProxies(self._environ))
+        router = self.brain.router.reloaded(config)
+        self.brain = Brain(router, Pinning(router, self.affinity, self.pool, config.deployments))
+        self.config = config
+
+    async def drain(self, welcoming: Collection[asyncio.Task[None]] = ()) -> None:
         """Let exchanges under way finish, for as long as ``timeouts.drain`` says; then cut what is left."""
         self.draining = True
-        for downstream in self._downstreams.values():
-            if downstream.idle:
-                downstream.connection.close()
-        tasks = set(self._downstreams)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self.config.timeouts.drain)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._clients.drain(self.config.timeouts.drain, welcoming)
         self.pool.close()
         self.affinity.close()
+
+
+def key_names(config: Config) -> frozenset[bytes]:
+    """The field that the configuration names for the client's key."""
+    return frozenset() if config.key_header is None else frozenset({config.key_header.encode()})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .body import RequestBody
+    from .config import Config
     from .fields import RequestHead
     from .inspection import Found
     from .targets import Target
@@ -168,3 +169,10 @@ def take_finds(request: Request, peek: Peek) -> None:
     subject.resources += tuple(resource for resource in named if resource is not None)
     if len(subject.resources) > MOST_RESOURCES:
         raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")
+
+
+def is_decided(config: Config, subject: Subject) -> bool:
+    """Whether nothing in a body can change who is asked: one deployment, a header, or an id in the path."""
+    if len(config.deployments) == 1:
+        return True
+    return subject.header_model is not None or any(found.place == "path" for found in subject.resources)

@@ -10,7 +10,7 @@ from .errors import NotFound
 from .version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .downstream import Exchange
 
@@ -39,7 +39,7 @@ def readiness(*, ready: bool) -> bytes:
     return json.dumps({"status": "healthy" if ready else "no deployment can be used", "version": VERSION}).encode()
 
 
-def serve(exchange: Exchange, is_ready: Callable[[], bool], metrics: Callable[[], bytes]) -> None:
+async def serve(exchange: Exchange, is_ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> None:
     """Answer a target outside the mounts, without a deployment. Raises NotFound, and InvalidKey for the metrics."""
     path = exchange.head.target.partition(b"?")[0]
     if exchange.head.method not in (b"GET", b"HEAD"):
@@ -54,7 +54,8 @@ def serve(exchange: Exchange, is_ready: Callable[[], bool], metrics: Callable[[]
     elif path == METRICS_PATH:
         if not exchange.config.listener.public_metrics:
             authenticate(exchange.head, exchange.config)
-        respond(exchange, 200, METRICS, metrics())
+        exchange.is_local = True
+        respond(exchange, 200, METRICS, await metrics())
     else:
         raise NotFound("Unknown path. The API is below /openai/ and /v1/; set the SDK's base_url accordingly.")
 
