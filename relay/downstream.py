@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .config import Config
+    from .spans import ExchangeSpan
 
 # RFC 9112 §9.6: after the last words, what is still on its way is read and dropped, for about as long as nginx does it
 # (lingering_timeout 5 s) and up to what a client has in flight on a fast, long path.
@@ -73,6 +74,7 @@ class Exchange:
         "id",
         "is_local",
         "record",
+        "span",
         "started",
     )
 
@@ -88,6 +90,7 @@ class Exchange:
         self.is_local = False  # one of our own pages: no record
         self.started = asyncio.get_running_loop().time()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
+        self.span: ExchangeSpan | None = None  # where the file asks for spans
 
     def begin(self, head: RequestHead) -> None:
         """Take the request's head."""
@@ -100,7 +103,9 @@ class Exchange:
     def send_head(self, status: int, reason: bytes, kind: Kind, length: int, lines: bytes) -> None:
         """Commit: write the response's head. It leaves with the next ``flush``."""
         self.committed = True
-        self.record.status = status
+        record = self.record
+        record.status = status
+        record.first_byte_ms = round((asyncio.get_running_loop().time() - self.started) * 1000, 3)
         self.connection.send_response(status, reason, kind, length, lines, close=self.closes)
 
     @property

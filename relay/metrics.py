@@ -10,6 +10,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from .logqueue import dropped_records
 from .usage import UNMETERED, Usage
 from .vitals import VITALS, read_vitals
 
@@ -168,13 +169,19 @@ class Registry:
 class ProxyMetrics(Registry):
     """The families of SPEC §11, as attributes.
 
-    ``in_flight`` is the caller's to move; ``cooling``, ``headroom``, ``resources`` and ``log_dropped`` are the caller's
-    to set before a ``snapshot``, which reads the process' own figures itself. All else is ``observe``'s.
+    ``in_flight``, ``cooling``, ``headroom`` and ``resources`` are the caller's to set before a ``snapshot``, which
+    itself reads what the process knows: its vitals, and how many log records were dropped. All else is ``observe``'s.
     """
 
-    def __init__(self, version: str, vitals: Callable[[], Mapping[str, float]] = read_vitals) -> None:
+    def __init__(
+        self,
+        version: str,
+        vitals: Callable[[], Mapping[str, float]] = read_vitals,
+        dropped: Callable[[], int] = dropped_records,
+    ) -> None:
         super().__init__()
         self._vitals = vitals
+        self._dropped = dropped
         self._resolved: dict[tuple[str | None, str | None, int | None], Resolved] = {}
         name = "passthrough_"
         self.exchanges = self.counter(
@@ -222,6 +229,7 @@ class ProxyMetrics(Registry):
 
     def snapshot(self) -> dict[str, Any]:
         """All values of this worker, the process' own read now."""
+        self.log_dropped.labels().value = self._dropped()
         for name, value in self._vitals().items():
             self._process[name].labels().value = value
         return super().snapshot()
@@ -276,7 +284,7 @@ def observe(metrics: ProxyMetrics, record: ExchangeRecord) -> None:
     children.bytes_out.value += record.bytes_out
     for attempt in record.attempts:
         metrics.attempts.labels(attempt["deployment"], attempt["outcome"]).value += 1
-    if record.first_byte_ms is not None:
+    if record.first_byte_ms is not None and record.deployment is not None:  # our own refusals are no model's speed
         children.first_byte.observe(record.first_byte_ms / 1000)
     if record.total_ms is not None:
         children.duration.observe(record.total_ms / 1000)

@@ -7,12 +7,14 @@ trace runs through. Where spans go, and how many, is what OpenTelemetry's own en
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .genai import OPERATIONS, genai_attributes
 from .log import record_fields
+from .outcomes import Kind
 from .version import VERSION
 
 if TYPE_CHECKING:
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
 
     from .config import LoggingSettings
     from .errors import Fields
-    from .log import ExchangeRecord
+    from .log import Attempt, ExchangeRecord
 
-# What the client sent by these names is replaced where spans are made.
-TRACE_FIELDS = frozenset({b"traceparent", b"tracestate"})
+STOP_SECONDS = 2.0  # for spans that a collector has not taken yet; as for log records
 LEAST_CLIENT_ERROR, LEAST_SERVER_ERROR = 400, 500
 NOT_INSTALLED = (
     "logging.otel: the packages are missing: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
@@ -51,18 +52,21 @@ class Tracing:
         return ExchangeSpan(self, record, parent)
 
     def stop(self) -> None:
-        """Send what is held, and end."""
-        self._provider.shutdown()
+        """Send what is held, within ``STOP_SECONDS``, and end: a collector that is gone holds up nobody."""
+        stopping = threading.Thread(target=self._provider.shutdown, name="passthrough-spans", daemon=True)
+        stopping.start()
+        stopping.join(STOP_SECONDS)
 
 
 class ExchangeSpan:
     """The span of one exchange."""
 
-    __slots__ = ("_context", "_record", "_span", "_tracing")
+    __slots__ = ("_attempts", "_context", "_record", "_span", "_tracing")
 
     def __init__(self, tracing: Tracing, record: ExchangeRecord, parent: Context) -> None:
         self._tracing = tracing
         self._record = record
+        self._attempts: list[AttemptSpan] = []
         self._span = tracing.tracer.start_span(
             record.method or "exchange",
             parent,
@@ -71,19 +75,27 @@ class ExchangeSpan:
         )
         self._context = tracing.api.set_span_in_context(self._span, parent)
 
-    def attempt(self, deployment: str) -> AttemptSpan:
-        """Start the child for one try at a deployment."""
+    def attempt(self, deployment: str) -> None:
+        """Start the child for one try at a deployment, whose row the record has already."""
+        began = time.time_ns()
         span = self._tracing.tracer.start_span(
             f"attempt {deployment}",
             self._context,
             kind=self._tracing.api.SpanKind.CLIENT,
             attributes={"passthrough.deployment": deployment},
+            start_time=began,
         )
-        return AttemptSpan(self._tracing, span)
+        self._attempts.append(AttemptSpan(self._tracing, span, began))
+
+    def fields(self) -> Fields:
+        """The field lines that make the upstream's spans children of the last attempt's."""
+        return self._attempts[-1].fields()
 
     def end(self) -> None:
         """The exchange is over and its record complete."""
         record, span = self._record, self._span
+        for attempt, row in zip(self._attempts, record.attempts, strict=True):
+            attempt.end(row)
         if span.is_recording():
             operation = OPERATIONS.get(record.endpoint or "")
             what = (operation, record.model) if operation else (record.method, record.endpoint)
@@ -95,13 +107,14 @@ class ExchangeSpan:
 
 
 class AttemptSpan:
-    """The span of one attempt."""
+    """The span of one attempt, from its beginning to the head of its answer."""
 
-    __slots__ = ("_span", "_tracing")
+    __slots__ = ("_began", "_span", "_tracing")
 
-    def __init__(self, tracing: Tracing, span: Span) -> None:
+    def __init__(self, tracing: Tracing, span: Span, began: int) -> None:
         self._tracing = tracing
         self._span = span
+        self._began = began  # nanoseconds since the epoch
 
     def fields(self) -> Fields:
         """The field lines that make the upstream's spans children of this one."""
@@ -109,16 +122,16 @@ class AttemptSpan:
         self._tracing.propagator.inject(carrier, self._tracing.api.set_span_in_context(self._span))
         return [(name.encode(), value.encode()) for name, value in carrier.items()]
 
-    def end(self, outcome: str, status: int | None) -> None:
+    def end(self, row: Attempt) -> None:
         """The attempt is over: what became of it, and the upstream's status if there was one."""
-        span = self._span
+        span, outcome, status = self._span, row["outcome"], row["status"]
         span.set_attribute("passthrough.outcome", outcome)
         if status is not None:
             span.set_attribute("http.response.status_code", status)
-        if status is None or status >= LEAST_CLIENT_ERROR:
+        if status is None or status >= LEAST_CLIENT_ERROR or outcome == Kind.BROKEN.value:
             span.set_attribute("error.type", outcome)
             span.set_status(self._tracing.api.Status(self._tracing.api.StatusCode.ERROR))
-        span.end(time.time_ns())
+        span.end(self._began + int(row["ms"] * 1e6))
 
 
 def open_tracing(settings: LoggingSettings) -> Tracing | None:

@@ -84,7 +84,7 @@ def test_names_and_labels_are_those_of_the_specification() -> None:
 
 
 def test_one_record_moves_every_family_that_it_touches() -> None:
-    metrics = ProxyMetrics("1.2.3", dict)
+    metrics = ProxyMetrics("1.2.3", dict, lambda: 3)
     observe(metrics, record())
     metrics.in_flight.labels("gpt-4").value += 1
     metrics.headroom.labels("scope-eu", "tokens").value = 0.25
@@ -109,10 +109,18 @@ def test_one_record_moves_every_family_that_it_touches() -> None:
         ("passthrough_unmetered_total", labelled(group="gpt-4")): 0,
         ("passthrough_headroom_ratio", labelled(quota_group="scope-eu", kind="tokens")): 0.25,
         ("passthrough_resources", ()): 0,
-        ("passthrough_log_dropped_total", ()): 0,
+        ("passthrough_log_dropped_total", ()): 3,
         ("passthrough_build_info", labelled(version="1.2.3")): 1,
     }
     assert {key: value for key, value in found.items() if not key[0].endswith("_bucket")} == expected
+
+
+def test_a_refusal_of_our_own_says_nothing_of_a_models_speed() -> None:
+    metrics = ProxyMetrics("1", dict)
+    observe(metrics, record(deployment=None, status=429))
+    found = samples(metrics)
+    assert found["passthrough_first_byte_seconds_count", labelled(group="gpt-4")] == 0
+    assert found["passthrough_duration_seconds_count", labelled(group="gpt-4")] == 1
 
 
 def test_buckets_count_all_that_is_at_or_below_their_bound() -> None:

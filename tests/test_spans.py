@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
+
+    from relay.log import Attempt
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01".encode()
@@ -75,6 +78,10 @@ def exchange(**changes: Any) -> ExchangeRecord:
     return record
 
 
+def row(deployment: str, outcome: str, status: int | None, ms: float = 0.0) -> Attempt:
+    return {"deployment": deployment, "outcome": outcome, "status": status, "ms": ms}
+
+
 def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
@@ -82,11 +89,11 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 def test_an_exchange_is_a_span_with_a_child_for_each_attempt(bench: Bench) -> None:
     record = exchange()
     span = bench.tracing.begin(record, PARENT, b"vendor=1")
-    first = span.attempt("us")
-    first.end("rate_limited", 429)
-    second = span.attempt("eu")
-    lines = dict(second.fields())
-    second.end("ok", 200)
+    record.attempts = [row("us", "rate_limited", 429, 7.0)]
+    span.attempt("us")
+    record.attempts.append(row("eu", "ok", 200, 430.25))
+    span.attempt("eu")
+    lines = dict(span.fields())
     span.end()
     us, eu, whole = bench.spans()
     assert (whole.name, whole.kind, us.name, us.kind) == ("chat gpt-4", SpanKind.SERVER, "attempt us", SpanKind.CLIENT)
@@ -94,7 +101,9 @@ def test_an_exchange_is_a_span_with_a_child_for_each_attempt(bench: Bench) -> No
     assert f"{whole.context.trace_id:032x}" == TRACE
     assert whole.parent is not None
     assert f"{whole.parent.span_id:016x}" == "b7ad6b7169203331"
-    for child in (us, eu):
+    for child, nanoseconds in ((us, 7_000_000), (eu, 430_250_000)):
+        assert child.start_time is not None
+        assert child.end_time == child.start_time + nanoseconds
         assert child.parent is not None
         assert child.parent.span_id == whole.context.span_id
     assert lines == {
@@ -126,10 +135,13 @@ def test_an_exchange_is_a_span_with_a_child_for_each_attempt(bench: Bench) -> No
 def test_without_a_parent_a_trace_begins_here(bench: Bench) -> None:
     for traceparent in (b"", b"nonsense", b"\xff"):
         span = bench.tracing.begin(exchange(), traceparent)
-        assert [name for name, _ in span.attempt("eu").fields()] == [b"traceparent"]
+        span._record.attempts = [row("eu", "ok", 200)]
+        span.attempt("eu")
+        assert [name for name, _ in span.fields()] == [b"traceparent"]
         span.end()
-    assert [span.parent for span in bench.spans()] == [None, None, None]
-    assert len({span.context.trace_id for span in bench.spans()}) == 3
+    wholes = bench.spans()[1::2]
+    assert [span.parent for span in wholes] == [None, None, None]
+    assert len({span.context.trace_id for span in wholes}) == 3
 
 
 @pytest.mark.parametrize(
@@ -152,21 +164,43 @@ def test_names_and_failures(bench: Bench, changes: dict[str, Any], name: str, fa
     assert span.status.description == changes.get("error")
 
 
-def test_an_attempt_without_an_answer_is_a_failure(bench: Bench) -> None:
-    bench.tracing.begin(exchange()).attempt("eu").end("connect_failed", None)
-    (span,) = bench.spans()
-    assert attributes(span)["error.type"] == "connect_failed"
-    assert "http.response.status_code" not in attributes(span)
+@pytest.mark.parametrize(
+    ("outcome", "status", "failed"),
+    [("connect_failed", None, True), ("client_error", 404, True), ("broken", 200, True), ("ok", 200, False)],
+)
+def test_what_became_of_an_attempt(bench: Bench, outcome: str, status: int | None, failed: bool) -> None:
+    record = exchange(attempts=[row("eu", outcome, status)])
+    span = bench.tracing.begin(record)
+    span.attempt("eu")
+    span.end()
+    found = attributes(bench.spans()[0])
+    assert found.get("error.type") == (outcome if failed else None)
+    assert found.get("http.response.status_code") == status
+    assert (bench.spans()[0].status.status_code is StatusCode.ERROR) is failed
 
 
 def test_what_is_not_sampled_still_passes_the_trace_on() -> None:
     bench = Bench(sampler=ALWAYS_OFF)
-    span = bench.tracing.begin(exchange(), PARENT)
-    traceparent = dict(span.attempt("eu").fields())[b"traceparent"]
+    span = bench.tracing.begin(exchange(attempts=[row("eu", "ok", 200)]), PARENT)
+    span.attempt("eu")
+    traceparent = dict(span.fields())[b"traceparent"]
     span.end()
     assert bench.spans() == []
     assert traceparent.startswith(b"00-" + TRACE.encode())
     assert traceparent.endswith(b"-00")
+
+
+def test_a_collector_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(TracerProvider):
+        def shutdown(self) -> None:
+            stuck.wait(10)
+
+    stuck = threading.Event()
+    monkeypatch.setattr("relay.spans.STOP_SECONDS", 0.01)
+    began = time.monotonic()
+    Tracing(Stuck(shutdown_on_exit=False)).stop()
+    assert time.monotonic() - began < 5
+    stuck.set()
 
 
 class Keeper(BaseHTTPRequestHandler):
