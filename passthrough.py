@@ -23,6 +23,7 @@ from relay.command import make_parser
 from relay.downstream import Exchange
 from relay.endpoints import shown_by
 from relay.errors import (
+    AllOut,
     ClientGone,
     ProxyError,
     Unavailable,
@@ -35,7 +36,7 @@ from relay.learning import Learner, learn_from_head
 from relay.log import emit
 from relay.metrics import ProxyMetrics, exposition, observe
 from relay.outbound import OutboundProxies
-from relay.outcomes import LONGEST_BODY, Kind, Outcome, read_outcome
+from relay.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
 from relay.pinning import Errand, Pinning
 from relay.relaying import BrokenResponse, relay_response
 from relay.starting import start
@@ -85,6 +86,7 @@ class Passage:
     routes: list[Route] = field(default_factory=list)  # that were asked along: more than one where ids are looked for
     responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
     error: UpstreamFailure | None = None  # why the last attempt had no answer
+    carries_own_key: bool = False  # the client's (``ek_``) goes upstream: a refusal of it says nothing about ours
 
 
 class Worker:
@@ -160,7 +162,8 @@ class Worker:
     def _route(self, exchange: Exchange, subject: Subject, client: Client, scope: str | None, router: Router) -> Route:
         router.unite(self.affinity.unions)
         homed = subject.endpoint.stored and self.affinity.has_workspace(client.name, subject.session, time.time())
-        route = router.resolve(subject, client.name, scope=scope, started=exchange.started, homed=homed)
+        since = exchange.body.waits_since(exchange.started)
+        route = router.resolve(subject, client.name, scope=scope, started=since, homed=homed)
         record = exchange.record
         record.endpoint, record.group = subject.endpoint.template, route.group.name
         record.model, record.reason, record.scope = subject.model, route.reason, route.scope
@@ -181,11 +184,16 @@ class Worker:
         passage.routes.append(route)
         while True:
             now = self._loop.time()
-            attempt = router.begin(route, router.select(route, now), now)
+            try:
+                attempt = router.begin(route, router.select(route, now), now)
+            except AllOut:
+                if router.give_up(route) is Verdict.RELAY:  # somebody took the last place since the RETRY
+                    return
+                raise
             verdict = await self._attempt(passage, attempt, fresh=False)
             while verdict is Verdict.REDIAL:
                 verdict = await self._attempt(passage, attempt, fresh=True)
-            if verdict is Verdict.RELAY and route.answer is not None:
+            if verdict is Verdict.RELAY:
                 return
             if verdict is Verdict.FAIL:
                 raise passage.error or Unavailable("No deployment answered.")
@@ -211,22 +219,24 @@ class Worker:
                 "ms": round((now - began) * 1000, 3),
             }
         )
-        return passage.brain.router.judge(attempt, now, replayable=passage.exchange.body.replayable)
+        body = passage.exchange.body
+        attempt.route.wait_since(body.waits_since(passage.exchange.started))
+        return passage.brain.router.judge(attempt, now, replayable=body.replayable)
 
     def _outcome_of(self, error: UpstreamFailure, passage: Passage, attempt: Attempt) -> Outcome:
         """What an attempt without an answer counts as."""
         if isinstance(error, StaleConnection):
             return Outcome(Kind.STALE, sent=error.sent)
+        if isinstance(error, UpstreamTimeout):
+            return passage.brain.router.late(attempt, self._loop.time(), sent=error.sent)
         if not error.sent:
             return Outcome(Kind.CONNECT_FAILED, sent=False)
-        if isinstance(error, UpstreamTimeout):
-            return passage.brain.router.late(attempt, self._loop.time())
         return Outcome(Kind.BAD_ANSWER if isinstance(error, MalformedAnswer) else Kind.RESET)
 
     async def _ask(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Outcome:
         """Send the request to the attempt's deployment and wait for the head of its answer. Raises UpstreamFailure."""
         exchange, request, deployment = passage.exchange, passage.request, attempt.deployment
-        upstream = await self.pool.lease(deployment, fresh=fresh)
+        upstream = await self.pool.lease(deployment, fresh=fresh, until=attempt.route.deadline)
         try:
             model = passage.route.upstream_model(deployment)
             request.rewrite_body(model)
@@ -248,7 +258,8 @@ class Worker:
         status = head.status
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
-        return read_outcome(head.status, head.fields, content, wall=time.time())
+        outcome = read_outcome(head.status, head.fields, content, wall=time.time())
+        return of_client_key(outcome) if passage.carries_own_key else outcome
 
     @staticmethod
     def _is_watched(request: Request) -> bool:

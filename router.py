@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from relay.subject import Subject
 
 RECENT = 60.0  # seconds that a failure makes a deployment second choice for an SDK that comes again
+CLOCK_GRAIN = 0.001  # a timer may fire that early
 SOON = 1.0  # seconds after which a full deployment may be asked again
 LIMITED = UNSETTLED | {Why.LIMITED, Why.DRAINED}  # who is unsettled and was not asked has no room
 USABLE = UNSETTLED | {None, Why.FULL}
@@ -112,7 +113,7 @@ class Router:
         """Choose a deployment that this exchange has not asked yet.
 
         Raises AllOut where the 429 is ours; after a RETRY only if somebody took the last place since: then
-        ``route.useful()`` is to be relayed.
+        ``give_up``.
         """
         options = self._options(route, now)
         if options is not None:
@@ -277,6 +278,10 @@ class Router:
                 return Verdict.REDIAL
             if again in {Again.ALWAYS, Again.HARMLESS} and self._may_retry(route, outcome, now):
                 return Verdict.RETRY
+        return self.give_up(route)
+
+    def give_up(self, route: Route) -> Verdict:
+        """Nobody else is asked, whatever the last verdict was: RELAY the most useful answer, or FAIL without one."""
         return self._relay(route, route.useful())
 
     def _relay(self, route: Route, attempt: Attempt | None) -> Verdict:
@@ -325,9 +330,15 @@ class Router:
         attempt.hasty = left < own
         return min(own, left)
 
-    def late(self, attempt: Attempt, now: float) -> Outcome:  # noqa: ARG002 - every call says when
-        """The outcome of waiting that long in vain: the deployment's fault, or only the client's haste."""
-        return Outcome(Kind.IMPATIENT if attempt.hasty else Kind.HEAD_TIMEOUT)
+    def late(self, attempt: Attempt, now: float, *, sent: bool = True) -> Outcome:
+        """The outcome of waiting in vain for a head, or (not ``sent``) for a connection.
+
+        It is the deployment's fault, or only the client's haste.
+        """
+        hasty = attempt.hasty if sent else not self._in_time(attempt.route, now + CLOCK_GRAIN)
+        if hasty:
+            return Outcome(Kind.IMPATIENT, sent=sent)
+        return Outcome(Kind.HEAD_TIMEOUT if sent else Kind.CONNECT_FAILED, sent=sent)
 
     # -- what can be seen of it ---------------------------------------------------------------------------------------
 

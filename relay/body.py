@@ -6,6 +6,7 @@ retry can send them again; beyond that the first send is the only one (SPEC §7,
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
@@ -57,6 +58,7 @@ class RequestBody:
         "chunked",
         "count",
         "ended",
+        "ended_at",
         "length",
         "model",
         "sent",
@@ -70,12 +72,22 @@ class RequestBody:
         self.length = int(length.split(b",")[0]) if length else None
         self.count = 0  # bytes of content read from the client
         self.ended = False
+        self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
         self.sent = False  # bytes went to a deployment that cannot be taken back from the client
         self.model: str | None = None  # what the content's model is replaced by
         self._held = Spool(config.limits.inspection_bytes)
         self._holding = True
         self._peek: Peek | None = None
         self._splices: list[Splice] = []
+
+    def waits_since(self, started: float) -> float:
+        """When the client of a request that ``started`` then began to wait for an answer: once all of it was sent.
+
+        So counts httpx's read timeout, which the SDK tells as its patience. While more is to come, that is now.
+        """
+        if self.ended:
+            return started if self.ended_at is None else self.ended_at
+        return asyncio.get_running_loop().time()
 
     @property
     def is_empty(self) -> bool:
@@ -105,6 +117,7 @@ class RequestBody:
             raise ClientGone(str(error)) from None
         if event is END:
             self.ended = True
+            self.ended_at = asyncio.get_running_loop().time()
             connection.set_deadline(None)
             return b""
         assert isinstance(event, bytes)

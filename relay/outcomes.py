@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Kind(enum.Enum):
     DEAD_ACCOUNT = "dead_account"  # a 429 that waiting does not mend
     DEAD_KEY = "dead_key"
     DENIED = "denied"  # other 401 and 403: this key may not do this
+    CLIENT_KEY = "client_key"  # a 401 or 403 to a key that the client brought (ek_): says nothing about ours
     OVERLOADED = "overloaded"  # 503 529
     SERVER_ERROR = "server_error"  # other 5xx: may have acted
     HEAD_TIMEOUT = "head_timeout"  # the deployment's own time was up
@@ -87,6 +88,7 @@ VERDICTS = {
     Kind.DEAD_ACCOUNT: Policy(Again.ALWAYS, Effect.PARK_ACCOUNT),
     Kind.DEAD_KEY: Policy(Again.ALWAYS, Effect.PARK_KEY),
     Kind.DENIED: Policy(Again.ALWAYS, Effect.DENIED),
+    Kind.CLIENT_KEY: Policy(Again.NEVER, Effect.NONE),
     Kind.OVERLOADED: Policy(Again.ALWAYS, Effect.HELD, braked=True),
     Kind.SERVER_ERROR: Policy(Again.HARMLESS, Effect.HELD, braked=True),
     Kind.HEAD_TIMEOUT: Policy(Again.HARMLESS, Effect.FAILURE, braked=True),
@@ -133,6 +135,14 @@ class Outcome:
     code: str | None = None
     buckets: Mapping[str, Figures] | None = None  # "requests", "tokens", ... -> figures
     sent: bool = True
+
+
+KEY_KINDS = frozenset({Kind.DEAD_KEY, Kind.DENIED})  # that say something about the key that the request carried
+
+
+def of_client_key(outcome: Outcome) -> Outcome:
+    """What an answer to a request with the client's own key means: a refusal of that key is no fault of ours."""
+    return replace(outcome, kind=Kind.CLIENT_KEY) if outcome.kind in KEY_KINDS else outcome
 
 
 _PLAIN = {status: Outcome(Kind.OK, status) for status in range(100, 400)}

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from .plans import Plans
     from .subject import Subject
 
-LISTENING = 0.25  # seconds before the client gives up, so that our answer still finds a listener
-
 
 class Resolver:
     """Makes the route of a request."""
@@ -42,7 +40,6 @@ class Resolver:
         Raises ModelNotFound, BadRequest (a scope that no deployment has), ScopeConflict.
         """
         choice = self._group(subject)
-        deadline = None if subject.patience is None else started + subject.patience - LISTENING
         if not subject.endpoint.answer and subject.endpoint.method == "POST":
             self._homes.made(client, subject.session)
         pin = self._pin(subject, scope)
@@ -53,7 +50,9 @@ class Resolver:
             plan = self._plans.home(choice.match, choice.asked, self._homes.order(client, subject.session))
         else:
             plan = self._plans.spread(choice.match, choice.asked)
-        return Route(subject, choice, plan, pin, deadline)
+        route = Route(subject, choice, plan, pin, None)
+        route.wait_since(started)
+        return route
 
     def within(self, route: Route, scope: str) -> Route:
         """The same exchange, pinned to another scope: for discovery, which asks the scopes in turn."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 
+LISTENING = 0.25  # seconds before the client gives up, so that our answer still finds a listener
+
+
 class Choice(NamedTuple):
     """The group of a request, and how it was chosen."""
 
@@ -79,6 +82,12 @@ class Route:
         self.attempts: list[Attempt] = []
         self.answer: Attempt | None = None  # what the verdict RELAY relays
         self.counted = False  # by the brake, as an exchange
+
+    def wait_since(self, moment: float) -> None:
+        """The client has begun to wait for a head at ``moment``: that is when its patience begins (SPEC §7)."""
+        patience = self.subject.patience
+        if patience is not None:
+            self.deadline = moment + patience - LISTENING
 
     @property
     def candidates(self) -> tuple[Deployment, ...]:

@@ -112,11 +112,16 @@ class UpstreamConnection:
         Raises UpstreamTimeout, StaleConnection, UpstreamFailure, and what the client's side did wrong meanwhile.
         """
         connection = self.connection
-        if self._upload is None:
+        upload = self._upload
+
+        def begin(_: object) -> None:
+            connection.set_deadline(timeout)
+
+        if upload is None:
             connection.set_deadline(timeout)
         else:
             connection.set_deadline(None)
-            self._upload.add_done_callback(lambda _: connection.set_deadline(timeout))
+            upload.add_done_callback(begin)
         try:
             while True:
                 head = await connection.next_event()
@@ -131,6 +136,9 @@ class UpstreamConnection:
             raise self._gone(error) from None
         except ProxyError as error:
             raise self._malformed(error) from None
+        finally:
+            if upload is not None:
+                upload.remove_done_callback(begin)  # an answer that came before the upload's end is not bound by it
 
     def _count_interim(self) -> None:
         self.interim += 1
@@ -177,24 +185,25 @@ class UpstreamResponse:
         """Read on, until the content ends, ``most`` bytes are there or ``seconds`` have passed; what there is so far.
 
         For an error's code, and to keep an answer while another deployment is asked. What goes wrong shows when the
-        rest is relayed.
+        rest is relayed; being slow is nothing wrong.
         """
-        connection = self.upstream.connection
-        connection.set_deadline(seconds)
-        size = 0
-        try:
-            while size < most:
-                event = await connection.next_event()
-                if event is END:
-                    self.complete = True
-                    self.upstream.release()
-                    break
-                assert isinstance(event, bytes)
-                self.pieces.append(event)
-                size += len(event)
-        except (Silent, PeerGone, ProxyError):
-            pass
+        self.upstream.connection.set_deadline(None)  # the head's; this one must leave the connection usable
+        with contextlib.suppress(TimeoutError, PeerGone, ProxyError):
+            async with asyncio.timeout(seconds):
+                await self._read_up_to(most)
         return b"".join(self.pieces)
+
+    async def _read_up_to(self, most: int) -> None:
+        size = 0
+        while size < most:
+            event = await self.upstream.connection.next_event()
+            if event is END:
+                self.complete = True
+                self.upstream.release()
+                return
+            assert isinstance(event, bytes)
+            self.pieces.append(event)
+            size += len(event)
 
     @property
     def framing(self) -> tuple[Kind, int]:
@@ -232,14 +241,19 @@ class UpstreamPool:
         for key in self._idle.keys() - wanted:
             self._drop(self._idle.pop(key))
 
-    async def lease(self, deployment: Deployment, *, fresh: bool = False) -> UpstreamConnection:
-        """Borrow a kept connection, or dial one (always, where ``fresh``). Raises UpstreamFailure, UpstreamTimeout."""
+    async def lease(
+        self, deployment: Deployment, *, fresh: bool = False, until: float | None = None
+    ) -> UpstreamConnection:
+        """Borrow a kept connection, or dial one (always, where ``fresh``), before the loop's time is ``until``.
+
+        Raises UpstreamFailure, UpstreamTimeout.
+        """
         key = key_of(deployment)
         if not fresh:
             connection = self._take_idle(key)
             if connection is not None:
                 return UpstreamConnection(self, key, connection, reused=True)
-        return UpstreamConnection(self, key, await self._dial(deployment), reused=False)
+        return UpstreamConnection(self, key, await self._dial_by(until, deployment), reused=False)
 
     @property
     def patience(self) -> float:
@@ -262,6 +276,14 @@ class UpstreamPool:
         """Names move (SPEC §14): a connection to an address that is no longer named is not used again."""
         named = named_peer(key[0], self._proxies.for_base(key[0], key[2]))
         return named is None or self._resolver.still_named(*named, connection.peer())
+
+    async def _dial_by(self, until: float | None, deployment: Deployment) -> HTTP1Connection:
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._dial(deployment)
+        except TimeoutError:
+            message = "The upstream could not be reached before the client's own timeout."
+            raise UpstreamTimeout(message, sent=False) from None
 
     async def _dial(self, deployment: Deployment) -> HTTP1Connection:
         config = self._config

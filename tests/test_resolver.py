@@ -14,7 +14,8 @@ from relay.groups import Groups
 from relay.health import Ledger
 from relay.homes import Homes
 from relay.plans import Plans
-from relay.resolver import LISTENING, Resolver
+from relay.resolver import Resolver
+from relay.route import LISTENING
 from relay.subject import Subject
 from tests.fleet import config, deployment
 
