@@ -36,6 +36,7 @@ MOST_KNOWN = 64  # ids that come back in every event of a stream: there are a ha
 USAGE = re.compile(rb'"usage"(?<=[{,\s]"usage")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(?=\{)')
 TIER = re.compile(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
 PICTURE = re.compile(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
+ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
 LONGEST_MATCH = 64  # of the three above
 
 DECODER = json.JSONDecoder()
@@ -88,11 +89,11 @@ class UsageFinder:
 class IdFinder:
     """Find ids at the places of a pointer tree, each pair once."""
 
-    __slots__ = ("_done", "_known", "_names", "_peek", "_pointers", "_seen")
+    __slots__ = ("_done", "_hints", "_known", "_names", "_peek", "_pointers", "_seen")
 
     def __init__(self, pointers: Node) -> None:
         self._pointers = pointers
-        self._names = id_names(pointers)
+        self._names, self._hints = id_names(pointers)
         self._seen: set[int] = set()  # hashes: what was seen may be long (encrypted content)
         self._known: set[bytes] = set()
         self._peek: JSONPeek | None = None
@@ -103,7 +104,11 @@ class IdFinder:
         if self._done:
             return []
         if self._peek is None:
-            value = decode(data) if len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS) else None
+            whole = len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS)
+            if whole and self._hints is not None and self._hints.search(data) is None:
+                self._done = True
+                return []
+            value = decode(data) if whole else None
             if value is not None:
                 self._done = True
                 return self._new(walk(self._pointers, value, []))
@@ -172,32 +177,44 @@ def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
     return pairs
 
 
-def id_names(pointers: Node) -> re.Pattern[bytes] | None:
-    """A pattern for members that may hold an id of this tree, its group the id; None where any member may.
+Patterns = tuple["re.Pattern[bytes] | None", "re.Pattern[bytes] | None"]
+_patterns_of: dict[int, tuple[Node, Patterns]] = {}  # there is one tree for each endpoint
 
-    Names are matched as upstreams write them: one that is spelled with escapes is not seen in a stream.
+
+def id_names(pointers: Node) -> Patterns:
+    """Two patterns: members that may hold an id of this tree (the group is the id), and members on the way to one.
+
+    A document without one of the latter shows no id. None where any member may. Names are matched as upstreams write
+    them: one that is spelled with escapes is not seen.
     """
-    known = _names_of.get(id(pointers))
+    known = _patterns_of.get(id(pointers))
     if known is None or known[0] is not pointers:
-        if len(_names_of) >= MOST_TREES:
-            _names_of.clear()
-        known = _names_of[id(pointers)] = (pointers, _compile_names(set(_leaf_names(pointers, None))))
+        if len(_patterns_of) >= MOST_TREES:
+            _patterns_of.clear()
+        ways = list(_ways(pointers, ()))
+        names = _compile_names({way[-1] if way else None for way in ways}, rb'(?:"([^"\\]*)")?')
+        hints = _compile_names({_telling(way) for way in ways}, b"")
+        known = _patterns_of[id(pointers)] = (pointers, (names, hints))
     return known[1]
 
 
-_names_of: dict[int, tuple[Node, re.Pattern[bytes] | None]] = {}  # there is one tree for each endpoint
-
-
-def _leaf_names(node: Node, name: str | None) -> Iterator[str | None]:
+def _ways(node: Node, way: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The member names on the way to each id."""
     for key, below in node.children.items():
-        here = name if key == ANY else key
+        here = way if key == ANY else (*way, key)
         if below.kind is not None:
             yield here
-        yield from _leaf_names(below, here)
+        yield from _ways(below, here)
 
 
-def _compile_names(names: set[str | None]) -> re.Pattern[bytes] | None:
-    spelled = [re.escape(name) for name in names if name is not None]
+def _telling(way: tuple[str, ...]) -> str | None:
+    """The member on the way to an id that fewest documents have: the last that is not everywhere."""
+    rare = [name for name in way if name not in ORDINARY]
+    return (rare or way)[-1] if way else None
+
+
+def _compile_names(names: set[str | None], value: bytes) -> re.Pattern[bytes] | None:
+    spelled = [re.escape(name).encode() for name in names if name is not None]
     if len(spelled) < len(names):
         return None
-    return re.compile(rf'"(?:{"|".join(sorted(spelled))})"[ \t\r\n]*+:[ \t\r\n]*+(?!null)(?:"([^"\\]*)")?'.encode())
+    return re.compile(rb'"(?:%s)"[ \t\r\n]*+:[ \t\r\n]*+(?!null)%s' % (b"|".join(sorted(spelled)), value))

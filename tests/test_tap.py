@@ -401,10 +401,19 @@ def test_lists_of_ids_are_read_too() -> None:
 
 def test_a_tree_whose_names_are_anything_is_always_decoded() -> None:
     tree = compile_pointers([("/*", "thing")])
-    assert id_names(tree) is None
+    assert id_names(tree) == (None, None)
     finder = IdFinder(tree)
     assert not finder.is_dull(b"{}")
     assert finder.event(b'{"a":"x"}') == [("thing", "x")]
+
+
+def test_a_document_without_the_way_to_an_id_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = compile_pointers([("/choices/*/message/audio/id", "chat_audio")])
+    with monkeypatch.context() as patched:
+        patched.setattr(finders, "decode", None)
+        assert IdFinder(tree).document(b'{"id":"chatcmpl-1","choices":[{"message":{"audio":null}}]}') == []
+    shown = b'{"choices":[{"message":{"audio": {"id":"audio_1"}}}]}'
+    assert IdFinder(tree).document(shown) == [("chat_audio", "audio_1")]
 
 
 def test_patterns_are_made_once_for_a_tree_and_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +421,7 @@ def test_patterns_are_made_once_for_a_tree_and_not_kept_for_ever(monkeypatch: py
     trees = [compile_pointers([(f"/id{number}", "x")]) for number in range(5)]
     patterns = [id_names(tree) for tree in trees]
     assert id_names(trees[4]) is patterns[4]
-    assert len(finders._names_of) <= 2
+    assert len(finders._patterns_of) <= 2
 
 
 def test_a_fault_of_ours_ends_the_watching_and_never_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
