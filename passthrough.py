@@ -33,29 +33,26 @@ from relay.errors import (
 from relay.fields import inbound_lines, outbound_lines
 from relay.gauges import alone, snapshot
 from relay.learning import Learner, learn_from_head
-from relay.log import emit
-from relay.metrics import ProxyMetrics, exposition, observe
+from relay.metrics import exposition
 from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
 from relay.pinning import Errand, Pinning
+from relay.recording import Recorder, trace_lines
 from relay.relaying import BrokenResponse, relay_response
 from relay.starting import start
 from relay.targets import parse_target
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
-from relay.usage import price
-from relay.version import VERSION
 from router import Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from relay.config import Client, Config, Deployment
+    from relay.config import Client, Config
     from relay.fields import ResponseHead
     from relay.http1 import HTTP1Connection
-    from relay.log import ExchangeRecord
+    from relay.log import Attempt as Row
     from relay.naming import Naming
     from relay.subject import Subject
-    from relay.usage import Usage
 
 SERVER_LOG = logging.getLogger("passthrough.server")
 UPSTREAM_LOG = logging.getLogger("passthrough.upstream")
@@ -85,6 +82,7 @@ class Passage:
     route: Route
     routes: list[Route] = field(default_factory=list)  # that were asked along: more than one where ids are looked for
     responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
+    rows: dict[Attempt, Row] = field(default_factory=dict)  # of the record
     error: UpstreamFailure | None = None  # why the last attempt had no answer
     carries_own_key: bool = False  # the client's (``ek_``) goes upstream: a refusal of it says nothing about ours
 
@@ -96,11 +94,11 @@ class Worker:
         self.config = config
         self.draining = False
         self._environ = environ
+        self.recorder = Recorder(config.logging)
         self.pool = open_pool(config, environ)
         self.affinity = AffinityStore.open(config.affinity, time.time())
         router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
         self.brain = Brain(router, Pinning(router, self.affinity, self.pool, config.deployments))
-        self.metrics = ProxyMetrics(VERSION)
         self.in_flight: dict[str, int] = {}
         self.gather = alone
         self._clients = Clients(self)
@@ -110,16 +108,17 @@ class Worker:
 
     async def handle_exchange(self, exchange: Exchange) -> None:
         """Carry one request to a deployment and its response back; whatever happens, leave one record."""
+        self.recorder.begin(exchange)
         try:
             with exchange.leaving():
                 await self._carry(exchange)
         except ClientGone:
-            exchange.record.status, exchange.record.outcome = 499, Kind.CLIENT_GONE.value
+            self.recorder.client_gone(exchange)
             exchange.connection.abort()
         except ProxyError as error:
             self._answer_error(exchange, error)
         except asyncio.CancelledError:
-            exchange.record.outcome = "drained"
+            self.recorder.drained(exchange)
             exchange.connection.cut()
             raise
         except Exception:  # noqa: BLE001
@@ -127,7 +126,7 @@ class Worker:
             self._answer_error(exchange, ProxyError("The proxy itself failed; its log says why."))
         finally:
             exchange.record.bytes_in = exchange.body.count
-            self._settle(exchange)
+            self.recorder.settle(exchange)
 
     async def _carry(self, exchange: Exchange) -> None:
         target = parse_target(exchange.head.target, allow_admin=exchange.config.listener.allow_admin)
@@ -160,13 +159,13 @@ class Worker:
         return naming, route
 
     def _route(self, exchange: Exchange, subject: Subject, client: Client, scope: str | None, router: Router) -> Route:
+        record = exchange.record
+        record.endpoint, record.model = subject.endpoint.template, subject.model
         router.unite(self.affinity.unions)
         homed = subject.endpoint.stored and self.affinity.has_workspace(client.name, subject.session, time.time())
         since = exchange.body.waits_since(exchange.started)
         route = router.resolve(subject, client.name, scope=scope, started=since, homed=homed)
-        record = exchange.record
-        record.endpoint, record.group = subject.endpoint.template, route.group.name
-        record.model, record.reason, record.scope = subject.model, route.reason, route.scope
+        record.group, record.reason, record.scope = route.group.name, route.reason, route.scope
         return route
 
     async def _open_response(self, passage: Passage) -> UpstreamResponse:
@@ -203,22 +202,18 @@ class Worker:
         """One try at one deployment, and what to do about its outcome."""
         began = self._loop.time()
         passage.error = None
+        row = passage.rows[attempt] = self.recorder.attempt(passage.exchange, attempt.deployment.id)
         try:
             outcome = await self._ask(passage, attempt, fresh=fresh)
         except UpstreamFailure as error:
             passage.error = error
             outcome = self._outcome_of(error, passage, attempt)
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
-        now = self._loop.time()
+        finally:
+            now = self._loop.time()
+            row["ms"] = round((now - began) * 1000, 3)
+        row["outcome"], row["status"] = outcome.kind.value, outcome.status
         passage.brain.router.record(attempt, outcome, now)
-        passage.exchange.record.attempts.append(
-            {
-                "deployment": attempt.deployment.id,
-                "outcome": outcome.kind.value,
-                "status": outcome.status,
-                "ms": round((now - began) * 1000, 3),
-            }
-        )
         body = passage.exchange.body
         attempt.route.wait_since(body.waits_since(passage.exchange.started))
         return passage.brain.router.judge(attempt, now, replayable=body.replayable)
@@ -241,9 +236,9 @@ class Worker:
             model = passage.route.upstream_model(deployment)
             request.rewrite_body(model)
             own, replaced = self.pool.own_lines(deployment)
-            lines = own + outbound_lines(
-                exchange.head, replaced | key_names(exchange.config), readable=self._is_watched(request)
-            )
+            trace, traced = trace_lines(exchange)
+            replaced = replaced | traced | key_names(exchange.config)
+            lines = own + trace + outbound_lines(exchange.head, replaced, readable=self._is_watched(request))
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, deployment.base.authority, lines)
             timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
@@ -275,13 +270,9 @@ class Worker:
 
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:
         """Commit, and move the content while it is watched."""
-        exchange, record = passage.exchange, passage.exchange.record
-        attempt = passage.route.answer
+        exchange, attempt = passage.exchange, passage.route.answer
         assert attempt is not None
-        record.deployment, record.scope = attempt.deployment.id, attempt.deployment.scope
-        record.upstream_request_id = response.head.get(b"x-request-id").decode("latin-1") or None
-        record.outcome = attempt.outcome.kind.value if attempt.outcome else None
-        record.first_byte_ms = round((self._loop.time() - exchange.started) * 1000, 3)
+        self.recorder.answered(exchange, attempt.deployment, attempt.outcome, response.head)
         subject, scope = passage.request.subject, attempt.deployment.scope
         learn_from_head(self.affinity, exchange.head, subject, response.head, passage.client.name, scope)
         learner = Learner(self.affinity, subject, response.head, scope)
@@ -289,17 +280,10 @@ class Worker:
             await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
         except BrokenResponse as error:
             passage.brain.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
-            record.outcome, record.error = Kind.BROKEN.value, error.detail
+            self.recorder.broken(exchange, passage.rows[attempt], error)
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
         finally:
-            self._meter(record, learner.finish(), attempt.deployment)
-
-    @staticmethod
-    def _meter(record: ExchangeRecord, usage: Usage | str | None, deployment: Deployment) -> None:
-        """Note what was used, and what that costs by the file's prices."""
-        record.usage = usage
-        if deployment.prices and usage is not None and not isinstance(usage, str):
-            record.cost = price(usage, dict(deployment.prices))
+            self.recorder.used(exchange, learner.finish(), attempt.deployment)
 
     @staticmethod
     def _own_lines(exchange: Exchange, attempt: Attempt) -> bytes:
@@ -321,9 +305,7 @@ class Worker:
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
         """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""
-        record = exchange.record
-        record.outcome = record.outcome or error.code
-        record.error = getattr(error, "detail", error.message)
+        self.recorder.failed(exchange, error)
         if exchange.committed:
             exchange.connection.cut()
         else:
@@ -332,16 +314,7 @@ class Worker:
     def refuse(self, exchange: Exchange, error: ProxyError) -> None:
         """Answer a head that could not be read."""
         self._answer_error(exchange, error)
-        self._settle(exchange)
-
-    def _settle(self, exchange: Exchange) -> None:
-        """Leave the record of an exchange that is over."""
-        record = exchange.record
-        if exchange.is_local:
-            return
-        record.total_ms = round((self._loop.time() - exchange.started) * 1000, 3)
-        observe(self.metrics, record)
-        emit(record)
+        self.recorder.settle(exchange)
 
     def _is_ready(self) -> bool:
         return not self.draining and self.brain.router.available(self._loop.time())
@@ -353,7 +326,7 @@ class Worker:
     def snapshot(self) -> dict[str, Any]:
         """The metrics of this worker, its gauges brought up to date."""
         now = self._loop.time()
-        return snapshot(self.metrics, self.brain.router, self.in_flight, self.affinity.count(), now)
+        return snapshot(self.recorder.metrics, self.brain.router, self.in_flight, self.affinity.count(), now)
 
     # Life.
 
@@ -384,6 +357,7 @@ class Worker:
         await self._clients.drain(self.config.timeouts.drain, welcoming)
         self.pool.close()
         self.affinity.close()
+        self.recorder.stop()
 
 
 def key_names(config: Config) -> frozenset[bytes]:

@@ -72,13 +72,6 @@ class Recorder:
         return row
 
     @staticmethod
-    def trace_lines(exchange: Exchange) -> tuple[bytes, frozenset[bytes]]:
-        """The field lines that carry the trace of the attempt just begun on, and the names that they replace."""
-        if exchange.span is None:
-            return b"", NO_FIELDS
-        return field_lines(exchange.span.fields()), TRACE_FIELDS
-
-    @staticmethod
     def answered(exchange: Exchange, deployment: Deployment, outcome: Outcome | None, head: ResponseHead) -> None:
         """An upstream's answer is about to be relayed."""
         record = exchange.record
@@ -146,6 +139,13 @@ class Recorder:
         """Send the spans that are held, within bounded time."""
         if self._tracing is not None:
             self._tracing.stop()
+
+
+def trace_lines(exchange: Exchange) -> tuple[bytes, frozenset[bytes]]:
+    """The field lines that carry the trace of the attempt just begun on, and the names that they replace."""
+    if exchange.span is None:
+        return b"", NO_FIELDS
+    return field_lines(exchange.span.fields()), TRACE_FIELDS
 
 
 def detail_of(error: ProxyError) -> str:
