@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
-from .framing import END, NEED_DATA
+from .framing import END, NEED_DATA, Extent
 from .http1 import HTTP1Connection, PeerGone, Silent
 from .inspection import Splice, Splicer
 from .spool import Spool
@@ -68,8 +68,7 @@ class RequestBody:
         self._connection = connection
         self._config = config
         self.chunked = b"transfer-encoding" in head
-        length = head.get(b"content-length")
-        self.length = int(length.split(b",")[0]) if length else None
+        self.length = connection.content_length
         self.count = 0  # bytes of content read from the client
         self.ended = False
         self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
@@ -159,11 +158,13 @@ class RequestBody:
             self._splices = self._peek.splices(model, at)
 
     @property
-    def outgoing_length(self) -> int | None:
-        """The content's length as a deployment gets it; None for chunked content, which stays chunked (SPEC §6)."""
+    def framing(self) -> tuple[Extent, int]:
+        """How the content is framed towards a deployment, and its length: chunked stays chunked (SPEC §6)."""
         if self.chunked:
-            return None
-        return (self.length or 0) + sum(splice.delta for splice in self._splices)
+            return Extent.CHUNKED, 0
+        if self.length is None:
+            return Extent.EMPTY, 0
+        return Extent.LENGTH, self.length + sum(splice.delta for splice in self._splices)
 
     @property
     def replayable(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .body import Peek, is_json, is_multipart
 from .endpoints import find_path_model, find_query_value, match_endpoint, path_resources, query_resources
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from .body import RequestBody
     from .config import Config
+    from .endpoints import Endpoint
     from .fields import RequestHead
     from .inspection import Found
     from .targets import Target
@@ -74,11 +76,11 @@ async def classify(
     ``is_decided`` tells, from what the head alone says, whether nothing in the body can change who answers. Raises
     BadRequest and AmbiguousBody, and what reading the body raises.
     """
-    path = target.path.decode("latin-1")
-    query = (target.query or b"").decode("latin-1")
-    subject = read_head(head, path, query)
-    request = Request(target, body, subject)
-    find_model_in_target(request, path, query)
+    known = head.memo.get(classify)
+    if known is None:
+        known = head.memo[classify] = read_head(head, target)
+    subject = copy(known.subject)
+    request = Request(target, body, subject, known.place)
     if not body.is_empty:
         peek = make_peek(head, subject)
         if peek is not None:
@@ -87,16 +89,27 @@ async def classify(
     return request
 
 
-def read_head(head: RequestHead, path: str, query: str) -> Subject:
+class HeadFinds(NamedTuple):
+    """What a head alone says. The subject is a pattern: each request gets a copy of its own."""
+
+    subject: Subject
+    place: Place | None
+
+
+def read_head(head: RequestHead, target: Target) -> HeadFinds:
     """What the request line and the field lines say."""
+    path = target.path.decode("latin-1")
+    query = (target.query or b"").decode("latin-1")
     endpoint = match_endpoint("GET" if head.method == b"HEAD" else head.method.decode("ascii"), path)
     resources = path_resources(endpoint, path)
     if query:
         resources += query_resources(endpoint, query)
+    model, place = find_model_in_target(endpoint, path, query)
     retry_count = head.get(b"x-stainless-retry-count")
-    return Subject(
+    subject = Subject(
         endpoint,
         header_model=text_of(head, b"x-litellm-target-model"),
+        model=model,
         resources=resources,
         scope=text_of(head, b"x-passthrough-scope"),
         session=text_of(head, b"x-passthrough-session"),
@@ -104,6 +117,7 @@ def read_head(head: RequestHead, path: str, query: str) -> Subject:
         retry_count=int(retry_count) if retry_count.isdigit() else 0,
         patience=read_patience(head),
     )
+    return HeadFinds(subject, place)
 
 
 def text_of(head: RequestHead, name: bytes) -> str | None:
@@ -125,15 +139,13 @@ def read_patience(head: RequestHead) -> float | None:
     return None
 
 
-def find_model_in_target(request: Request, path: str, query: str) -> None:
+def find_model_in_target(endpoint: Endpoint, path: str, query: str) -> tuple[str | None, Place | None]:
     """``/models/{model}`` and ``?model=``; what the body names comes later and wins."""
-    named = find_path_model(request.subject.endpoint, path)
+    named = find_path_model(endpoint, path)
     where = "path"
     if named is None and query:
         named, where = find_query_value(query, "model"), "query"
-    if named is not None:
-        request.subject.model = named[0]
-        request.place = Place(where, named[1], named[2])
+    return (None, None) if named is None else (named[0], Place(where, named[1], named[2]))
 
 
 def make_peek(head: RequestHead, subject: Subject) -> Peek | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     BadRequest,
@@ -59,17 +59,24 @@ OURS = frozenset(
     }
 )
 OUR_PREFIXES = (b"x-litellm-", b"x-passthrough-", b"proxy-", b"x-forwarded-")
+# SPEC §13: subprotocol tokens by which a browser says what others say in fields.
+CREDENTIAL_TOKENS = (b"openai-insecure-api-key.", b"openai-organization.", b"openai-project.")
+PROTOCOLS = b"sec-websocket-protocol"
 UNREADABLE_CODINGS = frozenset({b"br", b"zstd", b"*"})  # what the response tap cannot look into; * would allow them
 
 
 class Head:
-    """A start line and a field section. ``fields`` keep order and case; ``get`` reads them by lower-case name."""
+    """A start line and a field section. ``fields`` keep order and case; ``get`` reads them by lower-case name.
 
-    __slots__ = ("_index", "fields", "repeated", "version")
+    ``memo`` is for what follows from the head alone: whoever works that out leaves it there, under a key of its own.
+    """
+
+    __slots__ = ("_index", "fields", "memo", "repeated", "version")
 
     def __init__(self, version: bytes, fields: Fields) -> None:
         self.version = version  # b"1.0" or b"1.1"
         self.fields = fields
+        self.memo: dict[Any, Any] = {}
         self.repeated: set[bytes] = set()
         index: dict[bytes, bytes] = {}
         for name, value in fields:
@@ -119,6 +126,45 @@ class ResponseHead(Head):
     def is_interim(self) -> bool:
         """A 1xx other than 101: another head follows (RFC 9110 §15.2)."""
         return self.status < 200 and self.status != 101  # noqa: PLR2004 - the status codes themselves
+
+
+LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
+MOST_KNOWN_HEADS = 1024
+LONGEST_KNOWN_HEAD = 4096  # bytes; those of the SDKs have 600 to 1,200
+_known_heads: dict[tuple[bytes, tuple[int, int]], RequestHead] = {}
+
+
+def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tuple[RequestHead, int | None]:
+    """``parse_request_head`` for heads that come again and again; their Content-Length stands beside them.
+
+    A client says the same head with every request but for the length, so a head is parsed once and the same object is
+    handed out whenever those bytes come again; what ``memo`` holds stays with it.
+    """
+    match = LENGTH_LINE.search(raw)
+    if match is None:
+        key, length = raw, None
+    else:
+        start, stop = match.span(1)
+        key, length = raw[:start] + raw[stop:], int(match[1])
+    limits = most_fields, longest_target
+    known = _known_heads.get((key, limits))
+    if known is not None:
+        return known, length
+    head = parse_request_head(raw, most_fields, longest_target)
+    if b"content-length" in head:
+        length = int(head.get(b"content-length").split(b",")[0])
+    plain = b"content-length" not in head.repeated and (match is not None or length is None)
+    head = RequestHead(head.method, head.target, head.version, [line for line in head.fields if not is_length(line[0])])
+    if plain and len(raw) <= LONGEST_KNOWN_HEAD:
+        if len(_known_heads) >= MOST_KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[key, limits] = head
+    return head, length
+
+
+def is_length(name: bytes) -> bool:
+    """Whether this is the name of Content-Length, in any case."""
+    return len(name) == 14 and name.lower() == b"content-length"  # noqa: PLR2004 - the name's own length
 
 
 def parse_request_head(raw: bytes, most_fields: int, longest_target: int) -> RequestHead:
@@ -246,6 +292,8 @@ def wants_websocket(head: Head) -> bool:
 def is_ours(name: bytes) -> bool:
     """Whether a request's field is consumed or written by the proxy itself; ``_`` counts as ``-`` (CGI's reading)."""
     plain = name.lower().replace(b"_", b"-")
+    if plain == PROTOCOLS:
+        return b"_" in name  # it may carry the client's key, and is only read by its own name
     return plain in OURS or plain in HOP_BY_HOP or plain.startswith(OUR_PREFIXES)
 
 
@@ -262,6 +310,15 @@ def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readable: bool) -> bytes:
+    """``make_outbound_lines``, remembered with the head."""
+    key = (outbound_lines, replaced, readable)
+    lines: bytes | None = head.memo.get(key)
+    if lines is None:
+        lines = head.memo[key] = make_outbound_lines(head, replaced, readable=readable)
+    return lines
+
+
+def make_outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readable: bool) -> bytes:
     """The request's field lines that an upstream gets as they are, in order and in their own case.
 
     ``replaced`` are lower-case names that the deployment or the proxy's settings write themselves. With ``readable``,
@@ -273,6 +330,9 @@ def outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readable: b
         lines = [line for line in lines if line[0].lower().replace(b"_", b"-") not in dropped]
     if readable and b"accept-encoding" in head:
         lines = [(n, readable_codings(v)) if n.lower() == b"accept-encoding" else (n, v) for n, v in lines]
+    if PROTOCOLS in head:
+        lines = [(n, kept_protocols(v) if n.lower() == PROTOCOLS else v) for n, v in lines]
+        lines = [line for line in lines if line[1] or line[0].lower() != PROTOCOLS]
     return field_lines(lines)
 
 
@@ -283,6 +343,13 @@ def inbound_lines(head: ResponseHead) -> bytes:
     if dropped:
         lines = [line for line in lines if line[0].lower() not in dropped]
     return field_lines(lines)
+
+
+def kept_protocols(value: bytes) -> bytes:
+    """A Sec-WebSocket-Protocol without the tokens that carry credentials; empty where nothing else was offered."""
+    tokens = [token.strip() for token in value.split(b",")]
+    kept = [token for token in tokens if not token.lower().startswith(CREDENTIAL_TOKENS)]
+    return value if len(kept) == len(tokens) else b", ".join(kept)
 
 
 def readable_codings(value: bytes) -> bytes:

@@ -42,7 +42,7 @@ NEED_DATA = Signal.NEED_DATA
 END = Signal.END
 
 
-class Kind(enum.Enum):
+class Extent(enum.Enum):
     """How the end of a message's content is known (RFC 9112 §6.3)."""
 
     EMPTY = "empty"
@@ -58,37 +58,33 @@ class MalformedContent(BadRequest):
 class Framing(NamedTuple):
     """h11's verdict on a head: how its content ends, whether the connection outlives it, whether 100 is awaited."""
 
-    kind: Kind
+    extent: Extent
     keep_alive: bool
     wants_continue: bool = False
 
 
-def request_framing(method: bytes, version: bytes, framing: Fields) -> tuple[Framing, int]:
-    """The framing of a request and its length. Raises BadRequest where h11 refuses it."""
-    lines, length = shape(framing)
-    return judge_request(method, version, lines), length
+def request_framing(method: bytes, version: bytes, framing: Fields, length: int | None) -> Framing:
+    """The framing of a request; ``length`` is its Content-Length. Raises BadRequest where h11 refuses it."""
+    return judge_request(method, version, shape(framing, length))
 
 
-def response_framing(method: bytes, status: int, version: bytes, framing: Fields) -> tuple[Framing, int]:
-    """The framing of a response to ``method`` and its length. Raises BadRequest where h11 refuses it."""
-    lines, length = shape(framing)
-    return judge_response(method, status, version, lines), length
+def response_framing(method: bytes, status: int, version: bytes, framing: Fields, length: int | None) -> Framing:
+    """The framing of a response to ``method``. Raises BadRequest where h11 refuses it."""
+    return judge_response(method, status, version, shape(framing, length))
 
 
-def shape(framing: Fields) -> tuple[bytes, int]:
-    """Framing lines without what does not matter for framing, and the length; ``fields.check_framing`` has passed."""
+def shape(framing: Fields, length: int | None) -> bytes:
+    """Framing lines without what does not matter for framing: whose Host it is, and what number the length has."""
     lines = []
-    length = 0
     for name, value in framing:
         key = name.lower()
-        if key == b"content-length":
-            length = int(value.split(b",")[0])
-            lines.append(b"Content-Length: 5\r\n" if length else b"Content-Length: 0\r\n")
-        elif key == b"host":
+        if key == b"host":
             lines.append(b"Host: h\r\n")
-        else:
+        elif key != b"content-length":
             lines.append(b"%s: %s\r\n" % (name, value))
-    return b"".join(lines), length
+    if length is not None:
+        lines.append(b"Content-Length: 5\r\n" if length else b"Content-Length: 0\r\n")
+    return b"".join(lines)
 
 
 @lru_cache(maxsize=1024)
@@ -101,9 +97,9 @@ def judge_request(method: bytes, version: bytes, lines: bytes) -> Framing:
     except h11.RemoteProtocolError as error:
         raise BadRequest(f"The request is malformed: {error}.") from None
     wants_continue = server.they_are_waiting_for_100_continue
-    kind = probe(server)
+    extent = probe(server)
     server.receive_data(b"")
-    return Framing(kind, server.their_state is h11.DONE, wants_continue)
+    return Framing(extent, server.their_state is h11.DONE, wants_continue)
 
 
 @lru_cache(maxsize=1024)
@@ -117,51 +113,51 @@ def judge_response(method: bytes, status: int, version: bytes, lines: bytes) -> 
         client.next_event()
     except h11.RemoteProtocolError as error:
         raise BadRequest(f"The response is malformed: {error}.") from None
-    kind = probe(client)
-    return Framing(kind, client.their_state is h11.DONE)
+    extent = probe(client)
+    return Framing(extent, client.their_state is h11.DONE)
 
 
-def probe(machine: h11.Connection) -> Kind:
+def probe(machine: h11.Connection) -> Extent:
     """Find out how a machine that has read a head expects the content to end, and bring it there."""
     if machine.next_event() is not h11.NEED_DATA:
-        return Kind.EMPTY
+        return Extent.EMPTY
     machine.receive_data(PROBE)
     event = machine.next_event()
     if isinstance(event, h11.EndOfMessage):
-        return Kind.CHUNKED
+        return Extent.CHUNKED
     if isinstance(machine.next_event(), h11.EndOfMessage):
-        return Kind.LENGTH
-    return Kind.UNTIL_CLOSE
+        return Extent.LENGTH
+    return Extent.UNTIL_CLOSE
 
 
 class Written(NamedTuple):
     """How h11 frames a response: the lines it writes (``%d`` stands for the length), and what follows from them."""
 
     lines: bytes
-    kind: Kind
+    extent: Extent
     keep_alive: bool
 
 
 @lru_cache(maxsize=1024)
-def frame_response(method: bytes, version: bytes, kept: bool, status: int, kind: Kind, close: bool) -> Written:
+def frame_response(method: bytes, version: bytes, kept: bool, status: int, extent: Extent, close: bool) -> Written:
     """Let h11 frame a response: to ``method`` under ``version``, on a connection that the client means to keep or not.
 
-    ``kind`` is how the content comes to us; ``close`` that we end the connection. For an older client, or for a method
-    or status without content, h11 decides otherwise than we asked.
+    ``extent`` is how the content comes to us; ``close`` that we end the connection. For an older client, or a method or
+    status without content, h11 decides otherwise than we asked.
     """
-    machine, lines = begin_response(method, version, kept, status, kind, close)
-    written = Kind.LENGTH if b"ontent-" in lines else Kind.CHUNKED if b"ransfer-" in lines else Kind.UNTIL_CLOSE
+    machine, lines = begin_response(method, version, kept, status, extent, close)
+    written = Extent.LENGTH if b"ontent-" in lines else Extent.CHUNKED if b"ransfer-" in lines else Extent.UNTIL_CLOSE
     try:
         machine.send(h11.Data(data=b"01234"))
     except h11.LocalProtocolError:  # no content may follow, whatever the lines say
-        machine, lines = begin_response(method, version, kept, status, kind, close)
-        written = Kind.EMPTY
+        machine, lines = begin_response(method, version, kept, status, extent, close)
+        written = Extent.EMPTY
     machine.send(h11.EndOfMessage())
     return Written(lines.replace(b"Content-Length: 5", b"Content-Length: %d"), written, machine.our_state is h11.DONE)
 
 
 def begin_response(
-    method: bytes, version: bytes, kept: bool, status: int, kind: Kind, close: bool
+    method: bytes, version: bytes, kept: bool, status: int, extent: Extent, close: bool
 ) -> tuple[h11.Connection, bytes]:
     """A machine that has just written the head of such a response, and the framing lines it wrote."""
     server = h11.Connection(h11.SERVER)
@@ -170,9 +166,9 @@ def begin_response(
     server.next_event()
     server.next_event()
     headers: Fields = [(b"Connection", b"close")] if close else []
-    if kind is Kind.LENGTH:
+    if extent is Extent.LENGTH:
         headers.insert(0, (b"Content-Length", b"5"))
-    elif kind is Kind.CHUNKED:
+    elif extent is Extent.CHUNKED:
         headers.insert(0, (b"Transfer-Encoding", b"chunked"))
     head = server.send(h11.Response(status_code=status, headers=headers)) or b""
     return server, head.partition(b"\r\n")[2][:-2]
@@ -311,8 +307,8 @@ class CloseReader:
 Reader: TypeAlias = ChunkedReader | LengthReader | CloseReader
 
 
-def make_reader(kind: Kind, length: int) -> Reader:
+def make_reader(extent: Extent, length: int) -> Reader:
     """The reader for content of this framing."""
-    if kind is Kind.CHUNKED:
+    if extent is Extent.CHUNKED:
         return ChunkedReader()
-    return CloseReader() if kind is Kind.UNTIL_CLOSE else LengthReader(length if kind is Kind.LENGTH else 0)
+    return CloseReader() if extent is Extent.UNTIL_CLOSE else LengthReader(length if extent is Extent.LENGTH else 0)

@@ -21,13 +21,13 @@ import struct
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .errors import HeadTooLarge
-from .fields import RequestHead, ResponseHead, check_partial_head, parse_request_head, parse_response_head
+from .fields import RequestHead, ResponseHead, check_partial_head, parse_response_head, recall_request_head
 from .framing import (
     END,
     NEED_DATA,
     ChunkedReader,
     CloseReader,
-    Kind,
+    Extent,
     Reader,
     Signal,
     frame_response,
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 
 Event: TypeAlias = RequestHead | ResponseHead | bytes | Signal  # a head, content, or END (NEED_DATA only from a poll)
 HIGH_WATER = 64 << 10  # bytes that may wait for a consumer before the socket is left unread: asyncio's own write mark
+REQUEST_FRAMING = {
+    Extent.EMPTY: b"",
+    Extent.LENGTH: b"Content-Length: %d\r\n",
+    Extent.CHUNKED: b"Transfer-Encoding: chunked\r\n",
+}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -90,6 +95,7 @@ class HTTP1Connection(asyncio.Protocol):
         "_version",
         "_writes",
         "closed",
+        "content_length",
         "eof",
         "failure",
         "heard",
@@ -135,10 +141,11 @@ class HTTP1Connection(asyncio.Protocol):
         """Forget the last exchange."""
         self._reader: Reader | None = None  # of the message that is coming; None until its head is there
         self.received = False  # that message has ended
+        self.content_length: int | None = None  # what its head says
         self._method = b"GET"
         self._version = b"1.1"
         self._keeps = True  # nobody has said that the connection ends with this exchange
-        self._writes: Kind | None = None  # how the message that goes out is framed; None until its head is written
+        self._writes: Extent | None = None  # how the message that goes out is framed; None until its head is written
         self._to_write = 0  # bytes that its Content-Length still promises
         self.sent = False  # that message has ended
 
@@ -281,12 +288,15 @@ class HTTP1Connection(asyncio.Protocol):
         return NEED_DATA
 
     def _read_request(self, raw: bytes) -> RequestHead:
-        head = parse_request_head(raw, self.limits.head_fields, self.limits.target_bytes)
-        framing, length = request_framing(head.method, head.version, head.framing)
-        self._method, self._version = head.method, head.version
-        self._keeps = framing.keep_alive
-        self._reader = make_reader(framing.kind, length)
-        self.received = framing.kind is Kind.EMPTY
+        head, length = recall_request_head(raw, self.limits.head_fields, self.limits.target_bytes)
+        key = (request_framing, length and 1)  # the verdict is the same for every length but 0
+        framing = head.memo.get(key)
+        if framing is None:
+            framing = head.memo[key] = request_framing(head.method, head.version, head.framing, length)
+        self._method, self._version, self._keeps = head.method, head.version, framing.keep_alive
+        self.content_length = length
+        self._reader = make_reader(framing.extent, length or 0)
+        self.received = framing.extent is Extent.EMPTY
         self.wants_continue = framing.wants_continue
         return head
 
@@ -294,10 +304,12 @@ class HTTP1Connection(asyncio.Protocol):
         head = parse_response_head(raw, self.limits.head_fields)
         if head.status < 200:  # noqa: PLR2004 - interim, or a switch of protocols: no content
             return head
-        framing, length = response_framing(self._method, head.status, head.version, head.framing)
+        length = head.get(b"content-length")
+        self.content_length = int(length.split(b",")[0]) if length else None
+        framing = response_framing(self._method, head.status, head.version, head.framing, self.content_length)
         self._keeps = self._keeps and framing.keep_alive
-        self._reader = make_reader(framing.kind, length)
-        self.received = framing.kind is Kind.EMPTY
+        self._reader = make_reader(framing.extent, self.content_length or 0)
+        self.received = framing.extent is Extent.EMPTY
         return head
 
     async def next_event(self) -> Event:
@@ -346,14 +358,13 @@ class HTTP1Connection(asyncio.Protocol):
 
     # Writing.
 
-    def send_request(self, head: RequestHead, target: bytes, host: bytes, length: int | None, lines: bytes) -> None:
-        """Write a request's head. ``length`` is its content's; None for chunked content, 0 also for none at all."""
+    def send_request(
+        self, head: RequestHead, target: bytes, host: bytes, extent: Extent, length: int, lines: bytes
+    ) -> None:
+        """Write a request's head; ``extent`` and ``length`` frame its content (EMPTY: nothing is said of any)."""
         self._method = head.method
-        if length is None:
-            self._writes, framing = Kind.CHUNKED, b"Transfer-Encoding: chunked\r\n"
-        else:
-            self._writes, self._to_write = Kind.LENGTH, length
-            framing = b"Content-Length: %d\r\n" % length if length or b"content-length" in head else b""
+        self._writes, self._to_write = extent, length
+        framing = REQUEST_FRAMING[extent] % length if extent is Extent.LENGTH else REQUEST_FRAMING[extent]
         self._out.append(b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n" % (head.method, target, host, framing, lines))
 
     def send_interim(self, status: int, reason: bytes, lines: bytes) -> None:
@@ -365,21 +376,23 @@ class HTTP1Connection(asyncio.Protocol):
         self.wants_continue = False
         self._out.append(CONTINUE)
 
-    def send_response(self, status: int, reason: bytes, kind: Kind, length: int, lines: bytes, *, close: bool) -> None:
-        """Write a final response's head, framed as h11 would: ``kind`` and ``length`` are those of the content at hand.
+    def send_response(
+        self, status: int, reason: bytes, extent: Extent, length: int, lines: bytes, *, close: bool
+    ) -> None:
+        """Write a final response's head, framed as h11 would: ``extent`` and ``length`` are the content's at hand.
 
         ``close`` announces that the connection ends with this exchange.
         """
-        written = frame_response(self._method, self._version, self._keeps, status, kind, close)
-        framing = written.lines % length if kind is Kind.LENGTH else written.lines
-        self._writes, self._to_write = written.kind, length
+        written = frame_response(self._method, self._version, self._keeps, status, extent, close)
+        framing = written.lines % length if extent is Extent.LENGTH else written.lines
+        self._writes, self._to_write = written.extent, length
         self._keeps = self._keeps and written.keep_alive
         self._out.append(b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (status, reason, framing, lines))
 
     @property
     def writes_chunks(self) -> bool:
         """Whether the message that goes out is chunked, so that ``send_chunks`` may be used."""
-        return self._writes is Kind.CHUNKED
+        return self._writes is Extent.CHUNKED
 
     def send_chunks(self, raw: bytes) -> None:
         """Write canonical chunks as they are."""
@@ -389,23 +402,23 @@ class HTTP1Connection(asyncio.Protocol):
         """Write content, framed as the head said. Raises MessageError beyond Content-Length."""
         if not data:
             return
-        if self._writes is Kind.LENGTH:
+        if self._writes is Extent.LENGTH:
             self._to_write -= len(data)
             if self._to_write < 0:
                 raise MessageError("more content than Content-Length says")
             self._out.append(data)
-        elif self._writes is Kind.CHUNKED:
+        elif self._writes is Extent.CHUNKED:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        elif self._writes is Kind.UNTIL_CLOSE:
+        elif self._writes is Extent.UNTIL_CLOSE:
             self._out.append(data)
         else:
             raise MessageError("content where there can be none")
 
     def send_end(self) -> None:
         """Write the end of the message. Raises MessageError short of Content-Length."""
-        if self._writes is Kind.LENGTH and self._to_write:
+        if self._writes is Extent.LENGTH and self._to_write:
             raise MessageError("less content than Content-Length says")
-        if self._writes is Kind.CHUNKED:
+        if self._writes is Extent.CHUNKED:
             self._out.append(b"0\r\n\r\n")
         self.sent = True
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from .errors import AllOut, ProxyError, Unavailable, UpstreamFailure
 from .fields import RequestHead, field_lines
+from .framing import Extent
 from .http1 import PeerGone, Silent
 from .outcomes import Kind, read_outcome
 from .resources import retrieve_path
@@ -64,7 +65,7 @@ def sighting_of(outcome: Outcome | None) -> Sighting:
 class NoContent:
     """The content of a GET."""
 
-    outgoing_length = 0
+    framing = (Extent.EMPTY, 0)
 
     def at_once(self) -> bytes:
         """All of it."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .errors import BadRequest, Forbidden
+
+if TYPE_CHECKING:
+    from .fields import RequestHead
 
 # SPEC §4: one and the same space below three mounts; the longest first.
 MOUNTS = (b"/openai/v1/", b"/openai/", b"/v1/")
@@ -27,6 +31,15 @@ class Target:
         """The target that a deployment is asked for."""
         path = base_path.encode() + self.path
         return path if self.query is None else path + b"?" + self.query
+
+
+def target_of(head: RequestHead, *, allow_admin: bool) -> Target | None:
+    """``parse_target`` of a request's target, remembered with the head."""
+    key = (target_of, allow_admin)
+    if key not in head.memo:
+        head.memo[key] = parse_target(head.target, allow_admin=allow_admin)
+    target: Target | None = head.memo[key]
+    return target
 
 
 def parse_target(raw: bytes, *, allow_admin: bool) -> Target | None:

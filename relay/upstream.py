@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from .dial import dial, named_peer
 from .errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from .fields import RequestHead, ResponseHead, field_lines
-from .framing import END, Kind
+from .framing import END, Extent
 from .http1 import HTTP1Connection, PeerGone, Role, Silent
 from .names import Resolver
 from .news import has_news
@@ -34,7 +34,7 @@ class Content(Protocol):
     """What is sent as a request's content: ``body.RequestBody``."""
 
     @property
-    def outgoing_length(self) -> int | None: ...  # noqa: D102 - as there
+    def framing(self) -> tuple[Extent, int]: ...  # noqa: D102 - as there
     def at_once(self) -> bytes | None: ...  # noqa: D102
     def chunks(self) -> AsyncIterator[bytes]: ...  # noqa: D102
 
@@ -66,7 +66,7 @@ class UpstreamConnection:
         connection = self.connection
         if not connection.is_alive():
             raise StaleConnection("The upstream closed the connection.", sent=False)
-        connection.send_request(head, target, host, content.outgoing_length, lines)
+        connection.send_request(head, target, host, *content.framing, lines)
         data = content.at_once()
         if data is not None:
             if data:
@@ -206,12 +206,12 @@ class UpstreamResponse:
             size += len(event)
 
     @property
-    def framing(self) -> tuple[Kind, int]:
+    def framing(self) -> tuple[Extent, int]:
         """How the content came, and its length, as far as a client has to know."""
         length = self.head.get(b"content-length")
         if length:
-            return Kind.LENGTH, int(length.split(b",")[0])
-        return Kind.CHUNKED, 0
+            return Extent.LENGTH, int(length.split(b",")[0])
+        return Extent.CHUNKED, 0
 
 
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay import fields
 from relay.errors import (
     BadRequest,
     CodingNotImplemented,
@@ -20,6 +21,7 @@ from relay.fields import (
     parse_request_head,
     parse_response_head,
     readable_codings,
+    recall_request_head,
     wants_websocket,
 )
 
@@ -46,9 +48,9 @@ READ = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "fields"), READ)
-def test_fields_keep_their_case_and_order(lines: bytes, fields: list[tuple[bytes, bytes]]) -> None:
-    assert parse(request(lines)) == fields
+@pytest.mark.parametrize(("lines", "found"), READ)
+def test_fields_keep_their_case_and_order(lines: bytes, found: list[tuple[bytes, bytes]]) -> None:
+    assert parse(request(lines)) == found
 
 
 REFUSED: list[tuple[bytes, type[ProxyError], str]] = [
@@ -254,3 +256,72 @@ def test_connection_options_and_upgrades() -> None:
     assert wants_websocket(head)
     assert not wants_websocket(parse_request_head(request(b"Upgrade: websocket\r\n"), 100, 200))
     assert not wants_websocket(parse_request_head(request(b"Connection: upgrade\r\nUpgrade: h2c\r\n"), 100, 200))
+
+
+# Heads that come again.
+
+
+@pytest.mark.parametrize("lines", [lines for lines, _ in READ])
+def test_a_recalled_head_is_the_parsed_one_but_for_its_length(lines: bytes) -> None:
+    raw = request(lines)
+    parsed = parse_request_head(raw, 100, 200)
+    for _ in range(2):
+        head, length = recall_request_head(raw, 100, 200)
+        assert (head.method, head.target, head.version) == (parsed.method, parsed.target, parsed.version)
+        assert head.fields == [line for line in parsed.fields if line[0].lower() != b"content-length"]
+        assert length == (5 if b"Length" in lines else None)
+
+
+def test_the_same_head_with_another_length_is_the_same_object() -> None:
+    one, first = recall_request_head(request(b"A: 1\r\nContent-Length: 17\r\nB: 2\r\n"), 100, 200)
+    other, second = recall_request_head(request(b"A: 1\r\nContent-Length: 4000\r\nB: 2\r\n"), 100, 200)
+    assert one is other
+    assert (first, second) == (17, 4000)
+    without, none = recall_request_head(request(b"A: 1\r\nB: 2\r\n"), 100, 200)
+    assert without is not one
+    assert none is None
+
+
+REMEMBERED_NOT = [
+    b"Content-Length: 5, 5\r\n",
+    b"Content-Length: 5\r\nContent-Length: 5\r\n",
+    b"Content-Length:5\r\n",
+    b"CONTENT-LENGTH: 5\r\n",
+    b"X: " + b"x" * 5000 + b"\r\n",
+]
+
+
+@pytest.mark.parametrize("lines", REMEMBERED_NOT)
+def test_odd_lengths_and_long_heads_are_parsed_each_time(lines: bytes) -> None:
+    one, length = recall_request_head(request(lines), 100, 200)
+    other, _ = recall_request_head(request(lines), 100, 200)
+    assert one is not other
+    assert length == (5 if b"5\r\n" in lines else None)
+
+
+@pytest.mark.parametrize(("raw", "kind", "words"), REFUSED)
+def test_what_is_refused_is_refused_each_time(raw: bytes, kind: type[ProxyError], words: str) -> None:
+    for _ in range(2):
+        with pytest.raises(kind, match=words):
+            recall_request_head(raw, 100, 200)
+
+
+def test_a_head_is_known_only_within_the_limits_it_passed() -> None:
+    raw = request(b"Only: once\r\n" * 5)
+    recall_request_head(raw, 100, 200)
+    with pytest.raises(HeadTooLarge):
+        recall_request_head(raw, 3, 200)
+
+
+def test_known_heads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fields, "MOST_KNOWN_HEADS", 3)
+    for number in range(10):
+        recall_request_head(request(b"N: %d\r\n" % number), 100, 200)
+        assert len(fields._known_heads) <= 3
+
+
+def test_what_goes_out_is_remembered_with_the_head() -> None:
+    head, _ = recall_request_head(request(b"X-Team: a\r\nB: c\r\n"), 100, 200)
+    plain = outbound_lines(head, frozenset(), readable=False)
+    assert outbound_lines(head, frozenset(), readable=False) is plain
+    assert outbound_lines(head, frozenset({b"x-team"}), readable=False) == b"B: c\r\n"

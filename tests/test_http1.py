@@ -11,7 +11,7 @@ import pytest
 from relay.config import Limits
 from relay.errors import BadRequest, HeadTooLarge, TargetTooLong
 from relay.fields import RequestHead, ResponseHead
-from relay.framing import END, NEED_DATA, Kind
+from relay.framing import END, NEED_DATA, Extent
 from relay.http1 import HIGH_WATER, HTTP1Connection, MessageError, PeerGone, Role, Silent
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ async def test_a_request_is_read_event_by_event(server: Pair) -> None:
     assert await server.next() is END
     assert server.connection.received
     assert server.connection.has_pending
-    server.connection.send_response(204, b"No Content", Kind.CHUNKED, 0, b"", close=False)
+    server.connection.send_response(204, b"No Content", Extent.CHUNKED, 0, b"", close=False)
     server.connection.send_end()
     assert server.connection.is_done
     server.connection.next_cycle()
@@ -96,7 +96,7 @@ async def test_a_request_is_read_event_by_event(server: Pair) -> None:
 
 async def test_a_response_is_read_and_the_connection_used_again(client: Pair) -> None:
     for _ in range(2):
-        client.connection.send_request(HEAD, b"/v1/x", b"up", 3, b"A: b\r\n")
+        client.connection.send_request(HEAD, b"/v1/x", b"up", Extent.LENGTH, 3, b"A: b\r\n")
         client.connection.send_data(b"abc")
         client.connection.send_end()
         client.connection.flush()
@@ -117,7 +117,7 @@ async def test_a_response_is_read_and_the_connection_used_again(client: Pair) ->
 
 
 async def test_whole_chunks_are_handed_out_as_they_came(client: Pair) -> None:
-    client.connection.send_request(HEAD, b"/", b"up", None, b"")
+    client.connection.send_request(HEAD, b"/", b"up", Extent.CHUNKED, 0, b"")
     client.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     await client.next()
     assert client.connection.poll_chunks() is None
@@ -131,7 +131,7 @@ async def test_whole_chunks_are_handed_out_as_they_came(client: Pair) -> None:
 
 
 async def test_content_until_the_end_of_the_stream(client: Pair) -> None:
-    client.connection.send_request(HEAD, b"/", b"up", 0, b"")
+    client.connection.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
     client.say(b"HTTP/1.1 200 OK\r\n\r\nall of it")
     await client.next()
     assert await client.next() == b"all of it"
@@ -149,7 +149,7 @@ async def test_content_until_the_end_of_the_stream(client: Pair) -> None:
     ],
 )
 async def test_a_message_cut_short_is_the_peers_leaving(client: Pair, said: bytes) -> None:
-    client.connection.send_request(HEAD, b"/", b"up", 0, b"")
+    client.connection.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
     client.say(said)
     client.peer.shutdown(socket.SHUT_WR)
     await client.next()
@@ -185,13 +185,13 @@ async def test_heads_have_their_limits() -> None:
 
 
 WRITTEN = [
-    ((200, Kind.LENGTH, 5), b"HTTP/1.1 200 x\r\nContent-Length: 5\r\nA: b\r\n\r\nhello"),
-    ((200, Kind.CHUNKED, 0), b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+    ((200, Extent.LENGTH, 5), b"HTTP/1.1 200 x\r\nContent-Length: 5\r\nA: b\r\n\r\nhello"),
+    ((200, Extent.CHUNKED, 0), b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
 ]
 
 
 @pytest.mark.parametrize(("head", "written"), WRITTEN)
-async def test_responses_are_written_as_framed(server: Pair, head: tuple[int, Kind, int], written: bytes) -> None:
+async def test_responses_are_written_as_framed(server: Pair, head: tuple[int, Extent, int], written: bytes) -> None:
     server.say(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     await server.next()
     connection = server.connection
@@ -207,12 +207,12 @@ async def test_responses_are_written_as_framed(server: Pair, head: tuple[int, Ki
 async def test_a_body_that_does_not_fit_its_head_is_not_written(server: Pair) -> None:
     server.say(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
     await server.next()
-    server.connection.send_response(200, b"", Kind.LENGTH, 5, b"", close=False)
+    server.connection.send_response(200, b"", Extent.LENGTH, 5, b"", close=False)
     with pytest.raises(MessageError, match="can be none"):
         server.connection.send_data(b"hello")
     server.connection.send_end()
     server.connection.next_cycle()
-    server.connection.send_response(200, b"", Kind.LENGTH, 5, b"", close=False)
+    server.connection.send_response(200, b"", Extent.LENGTH, 5, b"", close=False)
     with pytest.raises(MessageError, match="less content"):
         server.connection.send_end()
     with pytest.raises(MessageError, match="more content"):
@@ -254,7 +254,7 @@ async def test_a_hang_up_is_noticed_while_reading_has_stopped(server: Pair) -> N
 
 
 async def test_a_slow_peer_is_waited_for(server: Pair) -> None:
-    server.connection.send_response(200, b"", Kind.CHUNKED, 0, b"", close=False)
+    server.connection.send_response(200, b"", Extent.CHUNKED, 0, b"", close=False)
     assert server.connection.writes_chunks
     content = b"y" * 5_000_000
     server.connection.send_data(content)
@@ -309,7 +309,7 @@ async def test_a_failure_elsewhere_reaches_whoever_waits(server: Pair) -> None:
 async def test_lingering_reads_what_is_still_on_its_way(server: Pair) -> None:
     server.say(REQUEST)
     await server.next()
-    server.connection.send_response(413, b"Too Much", Kind.LENGTH, 0, b"", close=True)
+    server.connection.send_response(413, b"Too Much", Extent.LENGTH, 0, b"", close=True)
     server.connection.send_end()
     lingering = asyncio.ensure_future(server.connection.linger(1 << 20, PATIENCE))
     heard = await server.hear(10_000)
@@ -330,7 +330,7 @@ async def test_lingering_has_its_bounds(server: Pair, most: int, seconds: float)
 
 
 async def test_bytes_as_they_are_after_a_switch(client: Pair) -> None:
-    client.connection.send_request(HEAD, b"/", b"up", 0, b"")
+    client.connection.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
     client.say(b"HTTP/1.1 101 Switch\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\x00")
     head = await client.next()
     assert isinstance(head, ResponseHead)

@@ -10,7 +10,7 @@ import pytest
 
 from relay.config import Limits
 from relay.fields import RequestHead
-from relay.framing import Kind
+from relay.framing import Extent
 from relay.http1 import HTTP1Connection, PeerGone, Role, Silent
 from relay.pump import BodyRelay, Tunnel
 
@@ -29,8 +29,8 @@ class Sides:
     ) -> None:
         self.upstream, self.source, self.sink, self.client = upstream, source, sink, client
 
-    async def begin(self, answer: bytes, kind: Kind, length: int = 0) -> None:
-        self.source.send_request(HEAD, b"/", b"up", 0, b"")
+    async def begin(self, answer: bytes, kind: Extent, length: int = 0) -> None:
+        self.source.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
         self.upstream.sendall(answer)
         await asyncio.wait_for(self.source.next_event(), PATIENCE)
         self.client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -72,7 +72,7 @@ SHORT = b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n"
 
 async def test_chunks_pass_as_they_came_and_are_watched(sides: Sides) -> None:
     seen: list[bytes] = []
-    await sides.begin(CHUNKED + b"3\r\nabc\r\n02\r\nde\r\n", Kind.CHUNKED)
+    await sides.begin(CHUNKED + b"3\r\nabc\r\n02\r\nde\r\n", Extent.CHUNKED)
     relay = BodyRelay(sides.source, sides.sink, seen.append, 5)
     running = asyncio.ensure_future(relay.run())
     wanted = SHORT + b"3\r\nabc\r\n02\r\nde\r\n"
@@ -86,7 +86,7 @@ async def test_chunks_pass_as_they_came_and_are_watched(sides: Sides) -> None:
 
 
 async def test_what_is_all_there_moves_without_a_wait(sides: Sides) -> None:
-    await sides.begin(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", Kind.LENGTH, 5)
+    await sides.begin(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", Extent.LENGTH, 5)
     moving = BodyRelay(sides.source, sides.sink, None, 5).run()
     with pytest.raises(StopIteration):
         moving.send(None)
@@ -94,7 +94,7 @@ async def test_what_is_all_there_moves_without_a_wait(sides: Sides) -> None:
 
 
 async def test_content_of_one_framing_becomes_that_of_the_other(sides: Sides) -> None:
-    await sides.begin(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", Kind.LENGTH, 5)
+    await sides.begin(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", Extent.LENGTH, 5)
     await asyncio.wait_for(BodyRelay(sides.source, sides.sink, None, 5).run(), PATIENCE)
     assert (await sides.hear(41)).endswith(b"\r\n\r\nhello")
 
@@ -111,7 +111,7 @@ async def test_content_of_one_framing_becomes_that_of_the_other(sides: Sides) ->
 )
 async def test_the_boundary_of_an_event_is_known(sides: Sides, content: bytes, boundary: bool) -> None:
     chunk = b"%x\r\n%s\r\n" % (len(content), content) if content else b""
-    await sides.begin(CHUNKED + chunk, Kind.CHUNKED)
+    await sides.begin(CHUNKED + chunk, Extent.CHUNKED)
     relay = BodyRelay(sides.source, sides.sink, None, 5)
     sides.upstream.shutdown(socket.SHUT_WR)
     with pytest.raises(PeerGone):
@@ -120,7 +120,7 @@ async def test_the_boundary_of_an_event_is_known(sides: Sides, content: bytes, b
 
 
 async def test_an_event_split_over_reads_still_ends_at_a_boundary(sides: Sides) -> None:
-    await sides.begin(CHUNKED + b"8\r\ndata: 1\n\r\n", Kind.CHUNKED)
+    await sides.begin(CHUNKED + b"8\r\ndata: 1\n\r\n", Extent.CHUNKED)
     relay = BodyRelay(sides.source, sides.sink, None, 5)
     running = asyncio.ensure_future(relay.run())
     await sides.hear(len(SHORT) + 13)
@@ -134,7 +134,7 @@ async def test_an_event_split_over_reads_still_ends_at_a_boundary(sides: Sides) 
 
 
 async def test_silence_ends_a_stream_but_not_while_the_client_is_the_slow_one(sides: Sides) -> None:
-    await sides.begin(CHUNKED, Kind.CHUNKED)
+    await sides.begin(CHUNKED, Extent.CHUNKED)
     running = asyncio.ensure_future(BodyRelay(sides.source, sides.sink, None, 0.05).run())
     piece = b"%x\r\n%s\r\n" % (1 << 16, b"x" * (1 << 16))
     sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(sides.upstream, piece * 40))
@@ -150,7 +150,7 @@ async def test_silence_ends_a_stream_but_not_while_the_client_is_the_slow_one(si
 
 
 async def test_a_client_that_is_gone_ends_it(sides: Sides) -> None:
-    await sides.begin(CHUNKED, Kind.CHUNKED)
+    await sides.begin(CHUNKED, Extent.CHUNKED)
     running = asyncio.ensure_future(BodyRelay(sides.source, sides.sink, None, 5).run())
     await asyncio.sleep(0)
     sides.client.close()
@@ -164,7 +164,7 @@ async def test_a_fault_of_the_watcher_reaches_whoever_waits(sides: Sides) -> Non
     def fail(_: bytes) -> None:
         raise RuntimeError("watcher")
 
-    await sides.begin(CHUNKED, Kind.CHUNKED)
+    await sides.begin(CHUNKED, Extent.CHUNKED)
     running = asyncio.ensure_future(BodyRelay(sides.source, sides.sink, fail, 5).run())
     await asyncio.sleep(0)
     sides.upstream.sendall(b"1\r\nx\r\n")
