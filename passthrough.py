@@ -279,11 +279,18 @@ class Worker:
         try:
             await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
         except BrokenResponse as error:
-            passage.brain.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
-            self.recorder.broken(exchange, passage.rows[attempt], error)
-            UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
+            self._note_break(passage, attempt, error)
         finally:
             self.recorder.used(exchange, learner.finish(), attempt.deployment)
+
+    def _note_break(self, passage: Passage, attempt: Attempt, error: BrokenResponse) -> None:
+        """A response broke off after its first byte. Whose fault that was is told by ``error.cause``."""
+        if error.cause is not None:
+            self.recorder.failed(passage.exchange, error.cause)
+            return
+        passage.brain.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
+        self.recorder.broken(passage.exchange, passage.rows[attempt], error)
+        UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
 
     @staticmethod
     def _own_lines(exchange: Exchange, attempt: Attempt) -> bytes:

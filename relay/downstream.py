@@ -102,11 +102,14 @@ class Exchange:
 
     def send_head(self, status: int, reason: bytes, kind: Kind, length: int, lines: bytes) -> None:
         """Commit: write the response's head. It leaves with the next ``flush``."""
-        self.committed = True
-        record = self.record
-        record.status = status
-        record.first_byte_ms = round((asyncio.get_running_loop().time() - self.started) * 1000, 3)
+        self.commit(status)
         self.connection.send_response(status, reason, kind, length, lines, close=self.closes)
+
+    def commit(self, status: int) -> None:
+        """The first byte of the response is about to leave: from here on there is no other answer."""
+        self.committed = True
+        self.record.status = status
+        self.record.first_byte_ms = round((asyncio.get_running_loop().time() - self.started) * 1000, 3)
 
     @property
     def closes(self) -> bool:

@@ -20,9 +20,13 @@ EVENT_STREAM = b"text/event-stream"
 
 
 class BrokenResponse(UpstreamFailure):
-    """The upstream broke off after the first byte had gone to the client; that has been told to the client."""
+    """A response that had begun has been broken off, and the client told so.
+
+    ``cause`` is what was wrong with the rest of the request, where it was that and not the upstream.
+    """
 
     code = "upstream_broke_off"
+    cause: ProxyError | None = None
 
 
 async def relay_response(
@@ -51,7 +55,10 @@ async def relay_response(
         if connection.closed or isinstance(error, ClientGone):
             raise ClientGone("the client left") from None
         at_boundary = relay.at_event_boundary and (relay.count > 0 or not response.pieces)
-        raise break_off(exchange, head, error, at_boundary=at_boundary) from error
+        broken = break_off(exchange, head, error, at_boundary=at_boundary)
+        if isinstance(error, ProxyError) and error is response.upstream.connection.failure:
+            broken.cause = error  # the upload failed, while the answer was on its way already
+        raise broken from error
     finally:
         exchange.record.bytes_out += relay.count
 
