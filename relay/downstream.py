@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from .body import RequestBody
 from .errors import ClientGone, ClientTooSlow, Fields, ProxyError
 from .fields import RequestHead, field_lines
-from .framing import NEED_DATA, Kind
+from .framing import NEED_DATA, Extent
 from .http1 import Event, HTTP1Connection, PeerGone, Silent
 from .log import ExchangeRecord
 
@@ -47,8 +47,18 @@ REASONS = {
     505: b"HTTP Version Not Supported",
 }
 
-_process = os.urandom(5).hex()
 _numbers = count(1)
+_process = ""
+
+
+def _forked() -> None:
+    """Take a name that no other process has; workers are forked from one that has one already."""
+    global _process  # noqa: PLW0603
+    _process = os.urandom(5).hex()
+
+
+_forked()
+os.register_at_fork(after_in_child=_forked)
 
 
 def new_id() -> str:
@@ -100,10 +110,10 @@ class Exchange:
         self.record.method = head.method.decode("ascii")
         self.record.path = head.target.partition(b"?")[0].decode("ascii")
 
-    def send_head(self, status: int, reason: bytes, kind: Kind, length: int, lines: bytes) -> None:
+    def send_head(self, status: int, reason: bytes, extent: Extent, length: int, lines: bytes) -> None:
         """Commit: write the response's head. It leaves with the next ``flush``."""
         self.commit(status)
-        self.connection.send_response(status, reason, kind, length, lines, close=self.closes)
+        self.connection.send_response(status, reason, extent, length, lines, close=self.closes)
 
     def commit(self, status: int) -> None:
         """The first byte of the response is about to leave: from here on there is no other answer."""
@@ -120,7 +130,7 @@ class Exchange:
         """Answer by ourselves."""
         lines = field_lines([(b"Date", http_date()), (b"Content-Type", content_type), *fields])
         lines += b"x-passthrough-id: %s\r\n" % self.id.encode()
-        self.send_head(status, REASONS.get(status, b""), Kind.LENGTH, len(content), lines)
+        self.send_head(status, REASONS.get(status, b""), Extent.LENGTH, len(content), lines)
         if self.record.method != "HEAD":
             self.connection.send_data(content)
             self.record.bytes_out = len(content)
