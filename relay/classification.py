@@ -44,6 +44,9 @@ class Request:
     body: RequestBody
     subject: Subject
     place: Place | None = None
+    websocket: bool = False  # it asks for an upgrade to WebSocket
+    in_first_frame: bool = False  # and names model and resources in its first message only (SPEC §13)
+    secret: str | None = None  # an ephemeral key of the client's own, which goes upstream as itself
 
     def target_for(self, base_path: str, model: str | None) -> bytes:
         """The target below a deployment's base, the model in path or query replaced."""
