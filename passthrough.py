@@ -45,7 +45,7 @@ from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, o
 from router import Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from relay.config import Client, Config
     from relay.fields import ResponseHead
@@ -100,7 +100,8 @@ class Worker:
         router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
         self.brain = Brain(router, Pinning(router, self.affinity, self.pool, config.deployments))
         self.in_flight: dict[str, int] = {}
-        self.gather = alone
+        self.gather: Callable[[dict[str, Any]], Awaitable[list[dict[str, Any]]]] = alone
+        self.dropped: Callable[[], int] = int  # records of the log
         self._clients = Clients(self)
         self._loop = asyncio.get_running_loop()
 
@@ -332,8 +333,8 @@ class Worker:
 
     def snapshot(self) -> dict[str, Any]:
         """The metrics of this worker, its gauges brought up to date."""
-        now = self._loop.time()
-        return snapshot(self.recorder.metrics, self.brain.router, self.in_flight, self.affinity.count(), now)
+        counts = self.affinity.count(), self.dropped()
+        return snapshot(self.recorder.metrics, self.brain.router, self.in_flight, *counts, self._loop.time())
 
     # Life.
 

@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="the same")
     add("--host", help="address to listen on (server.host)")
     add("--port", type=int, help="port to listen on, 0 for any free one (server.port, 4000)")
-    add("--workers", metavar="N", help="processes, or 'auto' for one per core (server.workers, 1)")
+    add("--workers", type=worker_count, metavar="N", help="processes, or 'auto' for one per core (server.workers, 1)")
     add("--check", action="store_true", help="read the configuration, print what it serves, exit 0 or 2")
     add("--strict", action="store_true", help="with --check: a warning is an error")
     add("--explain", nargs=2, metavar=("METHOD", "PATH"), help="print who would be asked for a request, and why")
@@ -39,6 +39,16 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"], metavar="LEVEL")
     add("--version", action="version", version=f"passthrough {VERSION}")
     return parser
+
+
+def worker_count(text: str) -> int:
+    """``--workers``: 0 stands for ``auto``, as in ``server.workers``. Raises ValueError, which argparse words."""
+    if text == "auto":
+        return 0
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def announcement(config: Config, sockets: list[socket.socket]) -> str:

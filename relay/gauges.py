@@ -18,7 +18,7 @@ class Observed(Protocol):
 
 
 def snapshot(
-    metrics: ProxyMetrics, router: Observed, in_flight: Mapping[str, int], resources: int, now: float
+    metrics: ProxyMetrics, router: Observed, in_flight: Mapping[str, int], resources: int, dropped: int, now: float
 ) -> dict[str, Any]:
     """All metrics of a worker, as JSON can carry them. What a reload took away is not in them."""
     for gauge in (metrics.cooling, metrics.headroom, metrics.in_flight):
@@ -30,6 +30,7 @@ def snapshot(
     for group, count in in_flight.items():
         metrics.in_flight.labels(group).value = count
     metrics.resources.labels().value = resources
+    metrics.log_dropped.labels().value = dropped
     return metrics.snapshot()
 
 

@@ -8,15 +8,62 @@ import os
 import resource
 import socket
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .systemd import inherited_listeners
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .config import Listener
 
 
 class CannotListen(Exception):
     """The address cannot be bound; the text is one clear sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What a process listens on, and whose that is."""
+
+    sockets: list[socket.socket]
+    inherited: bool = False  # then whoever handed them over has them too, and keeps what waits in them for a successor
+    name: Path | None = None  # of a unix socket that we made
+    mark: tuple[int, int] = (0, 0)  # which file that is: device and inode
+
+    def close(self) -> None:
+        """Let go of the sockets; workers have their own descriptors."""
+        for sock in self.sockets:
+            sock.close()
+
+    def remove_name(self) -> None:
+        """Remove our unix socket from its folder, unless somebody has put another there meanwhile."""
+        with contextlib.suppress(OSError):
+            if self.name is not None and mark_of(self.name) == self.mark:
+                self.name.unlink()
+
+
+def mark_of(name: Path) -> tuple[int, int]:
+    """What tells a file from another of the same name. Raises OSError."""
+    status = name.lstat()
+    return status.st_dev, status.st_ino
+
+
+def open_listening(listener: Listener, environ: Mapping[str, str], pid: int) -> Listening:
+    """The sockets that were handed to process ``pid``, else those that the configuration names. Raises CannotListen."""
+    try:
+        inherited = inherited_listeners(environ, pid)
+    except ValueError as error:
+        raise CannotListen(f"Cannot listen: {error}.") from None
+    if inherited:
+        return Listening(inherited, inherited=True)
+    sockets = bind(listener)
+    if listener.unix is None:
+        return Listening(sockets)
+    name = Path(listener.unix).absolute()
+    return Listening(sockets, name=name, mark=mark_of(name))
 
 
 def bind(listener: Listener) -> list[socket.socket]:
@@ -93,13 +140,6 @@ def remove_stale(path: str) -> None:
             Path(path).unlink()
             return
     raise OSError(errno.EADDRINUSE, "another process listens there")
-
-
-def unbind_unix(listener: Listener, sock: socket.socket) -> None:
-    """Remove our socket's name, unless somebody has put another there meanwhile."""
-    if listener.unix is not None and sock.family == socket.AF_UNIX:
-        with contextlib.suppress(OSError):
-            Path(listener.unix).unlink()
 
 
 def raise_descriptor_limit() -> None:

@@ -112,6 +112,11 @@ class Counter(Family):
         child: Child = self._child(values, Child)
         return child
 
+    def total(self) -> float:
+        """The sum over all labels."""
+        children: Iterable[Child] = self._children.values()
+        return sum(child.value for child in children)
+
 
 class Gauge(Counter):
     """A family that goes up and down; ``merge`` says how workers' values become one: sum, max or min."""

@@ -1,66 +1,112 @@
-"""A worker's life around its exchanges: listening, signals, drain."""
+"""One worker at its doors: it serves by one configuration after another, until it is told to stop; then it drains."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .accepting import Acceptor
+from .errors import ConfigError
 from .http1 import HTTP1Connection, Role
+from .tls import replace_server_context, server_context
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from .config import Config
+    from .listening import Listening
+    from .logs import Logs
+    from .recording import Recorder
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+HEEDED = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)  # held back while a process is between two ways to handle them
 
 
 class Servant(Protocol):
     """Who serves the connections: ``passthrough.Worker``."""
 
     config: Config
+    recorder: Recorder
+    gather: Callable[[dict[str, Any]], Awaitable[list[dict[str, Any]]]]
+    dropped: Callable[[], int]
 
     def accept(self, connection: HTTP1Connection) -> None:
         """Take a new connection."""
 
-    async def drain(self) -> None:
+    def reload(self, config: Config) -> None:
+        """Go on with another configuration. Raises ConfigError, with nothing changed."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """The metrics of this worker."""
+
+    async def drain(self, welcoming: Collection[asyncio.Task[None]] = ()) -> None:
         """Finish what is under way, within the time that the file gives."""
 
 
-async def serve(
-    worker: Servant, sockets: list[socket.socket], tls: ssl.SSLContext | None, ready: Callable[[], None]
-) -> None:
-    """Accept connections until SIGTERM or SIGINT, then drain. A second signal ends the process at once, status 1."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_stop_signal, stop)
-    servers = [await listen(worker, sock, tls) for sock in sockets]
-    ready()
-    await stop.wait()
-    await asyncio.sleep(0)  # connections that the kernel has already accepted for us are taken in this turn
-    for server in servers:
-        server.close()
-    await worker.drain()
+class Service:
+    """A worker, and the sockets it listens on."""
+
+    def __init__(self, worker: Servant, listening: Listening, logs: Logs) -> None:
+        self.worker = worker
+        self.stop = asyncio.Event()
+        self._listening = listening
+        self._logs = logs
+        self._tls = context_of(worker.config)
+        worker.dropped = lambda: logs.dropped
+
+    async def run(self, ready: Callable[[], None], stopping: Callable[[], object]) -> None:
+        """Serve until ``stop``; ``ready`` and ``stopping`` are told when either begins."""
+        acceptors = [await listen(self.worker, sock, self._tls) for sock in self._listening.sockets]
+        ready()
+        await self.stop.wait()
+        stopping()
+        await asyncio.sleep(0)  # what has come in this turn is taken note of
+        for acceptor in acceptors:
+            acceptor.close(leave_rest=self._listening.inherited)
+        await self.worker.drain({task for acceptor in acceptors for task in acceptor.welcoming})
+
+    def apply(self, config: Config) -> None:
+        """Go on with another configuration. Raises ConfigError; then nothing has changed."""
+        before = self.worker.config.logging
+        fresh = context_of(config)
+        self._logs.replace(config.logging)
+        try:
+            self.worker.reload(config)
+        except ConfigError:
+            self._logs.replace(before)
+            raise
+        if self._tls is not None and fresh is not None:
+            replace_server_context(self._tls, fresh)
 
 
-def on_stop_signal(stop: asyncio.Event) -> None:
-    """Begin to drain; who asks twice does not want to wait."""
-    if stop.is_set():
-        os._exit(1)
-    stop.set()
+def context_of(config: Config) -> ssl.SSLContext | None:
+    """How clients speak to us, where that is TLS. Raises ConfigError."""
+    if config.listener.tls is None:
+        return None
+    try:
+        return server_context(config.listener.tls)
+    except ValueError as error:
+        raise ConfigError([f"server.tls: {error}"]) from None
 
 
-async def listen(worker: Servant, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+async def listen(worker: Servant, sock: socket.socket, tls: ssl.SSLContext | None) -> Acceptor:
     """Serve one bound socket, over TLS where there is a context; a handshake has the time that a head has."""
-    loop = asyncio.get_running_loop()
-    config = worker.config
 
     def factory() -> HTTP1Connection:
         return HTTP1Connection(Role.SERVER, worker.config.limits, worker.accept)
 
-    timeout = config.timeouts.head if tls is not None else None
-    create = loop.create_unix_server if sock.family.name == "AF_UNIX" else loop.create_server
-    return await create(factory, sock=sock, backlog=config.listener.backlog, ssl=tls, ssl_handshake_timeout=timeout)
+    acceptor = Acceptor(sock, factory, tls, worker.config.timeouts.head)
+    acceptor.start()
+    return acceptor
+
+
+def heed_signals(on_stop: Callable[[], None], on_hangup: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT stop, SIGHUP reloads; those that were held back over a fork come now."""
+    loop = asyncio.get_running_loop()
+    for number in STOPPING:
+        loop.add_signal_handler(number, on_stop)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)

@@ -1,6 +1,6 @@
-"""From the command line to a serving process: the file, what the options say instead, the sockets, the loop.
+"""From the command line to a serving process: the configuration, the sockets, one process or several, the loop.
 
-The only room that reads the configuration and the environment. Who serves (``passthrough.Worker``) is given to it.
+The only room that reads the environment. Who serves (``passthrough.Worker``) is given to it.
 """
 
 from __future__ import annotations
@@ -8,25 +8,28 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from .alone import Alone
 from .command import DEMO_CONFIG, DEMO_HINT, DEMO_PROJECTS, announcement, base_url
-from .configfile import check_listener, parse_config, single_key_config
+from .config import LoggingSettings
 from .describe import describe
 from .errors import ConfigError
-from .listening import CannotListen, bind, raise_descriptor_limit, unbind_unix
-from .log import setup_logging
-from .serving import serve
-from .tls import server_context
+from .listening import CannotListen, open_listening, raise_descriptor_limit
+from .logs import Logs
+from .reloading import Reloader, check
+from .serving import Service
+from .source import Source
+from .systemd import Notifier
 
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from .config import Config
+    from .listening import Listening
     from .serving import Servant
 
     Hire = Callable[[Config, Mapping[str, str]], Servant]
@@ -39,10 +42,11 @@ def start(arguments: argparse.Namespace, hire: Hire) -> int:
     try:
         if arguments.demo:
             return asyncio.run(demonstrate(arguments, hire))
-        config = load(arguments, os.environ)
+        source = Source(arguments, os.environ)
+        config = source.load()
         if arguments.check:
-            return check(config, strict=arguments.strict)
-        return run(config, arguments, hire)
+            return print_check(config, strict=arguments.strict)
+        return run(config, source, arguments, hire)
     except (ConfigError, CannotListen) as error:
         say(str(error))
         return REFUSED
@@ -53,42 +57,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
-    """The configuration that the command line asks for. Raises ConfigError."""
-    name = arguments.config or arguments.file
-    if name is None:
-        if not environ.get("OPENAI_API_KEY"):
-            raise ConfigError(["No configuration: name a config.yaml, set OPENAI_API_KEY, or try --demo."])
-        return with_options(single_key_config(environ), arguments)
-    try:
-        text = read_file(name)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError([f"{name}: cannot be read: {reason}."]) from None
-    return with_options(parse_config(text, name, environ, read_file), arguments)
-
-
-def read_file(name: str) -> str:
-    """A file's text. Raises OSError, UnicodeError."""
-    return Path(name).read_text("utf-8")
-
-
-def with_options(config: Config, arguments: argparse.Namespace) -> Config:
-    """The configuration with what the command line says instead. Raises ConfigError for an open door."""
-    listener = config.listener
-    if arguments.host is not None:
-        listener = replace(listener, host=arguments.host, unix=None)
-    if arguments.port is not None:
-        listener = replace(listener, port=arguments.port, unix=None)
-    if arguments.workers is not None:
-        listener = replace(listener, workers=arguments.workers)
-    problem = check_listener(config, listener.host)
-    if problem is not None:
-        raise ConfigError([problem])
-    return replace(config, listener=listener)
-
-
-def check(config: Config, *, strict: bool) -> int:
+def print_check(config: Config, *, strict: bool) -> int:
     """``--check``: say what would be served."""
     for warning in config.warnings:
         say(warning)
@@ -96,26 +65,89 @@ def check(config: Config, *, strict: bool) -> int:
     return REFUSED if strict and config.warnings else 0
 
 
-def run(config: Config, arguments: argparse.Namespace, hire: Hire) -> int:
+def run(config: Config, source: Source, arguments: argparse.Namespace, hire: Hire) -> int:
     """Serve until told to stop."""
     raise_descriptor_limit()
     for warning in config.warnings:
         say(warning)
-    sockets = bind(config.listener)
-    asyncio.run(run_worker(config, sockets, arguments, hire))
-    for sock in sockets:
-        unbind_unix(config.listener, sock)
+    listening = open_listening(config.listener, os.environ, os.getpid())
+    try:
+        check(config, listening.sockets, os.environ)
+        reloader = Reloader(source, config, listening.sockets, os.environ)
+        number = config.listener.workers or len(os.sched_getaffinity(0))
+        run_all = run_alone if number == 1 else partial(run_several, number)
+        return run_all(reloader, listening, arguments, hire)
+    finally:
+        listening.close()
+        listening.remove_name()
+
+
+def run_alone(reloader: Reloader, listening: Listening, arguments: argparse.Namespace, hire: Hire) -> int:
+    """One process, which does everything."""
+    config = reloader.config
+
+    async def live(logs: Logs) -> None:
+        service = Service(hire(config, os.environ), listening, logs)
+        alone = Alone(service, reloader, Notifier(os.environ), watch=arguments.watch)
+        await alone.run(lambda: say(announcement(config, listening.sockets)))
+
+    run_loop(config, arguments, live)
     return 0
 
 
-async def run_worker(config: Config, sockets: list[socket.socket], arguments: argparse.Namespace, hire: Hire) -> None:
-    """One worker's life, from its loop's first turn to its last."""
-    logs = setup_logging(config.logging, level=arguments.log_level)
+def run_several(
+    number: int, reloader: Reloader, listening: Listening, arguments: argparse.Namespace, hire: Hire
+) -> int:
+    """A parent, and ``number`` workers."""
+    from .workers import Supervisor  # nobody else needs it
+
+    config = reloader.config
+    loop_factory(config)  # what is missing is said once, not by every worker
+    logs = Logs(config.logging, arguments.log_level)
+    logs.start()
     try:
-        tls = server_context(config.listener.tls) if config.listener.tls is not None else None
-        await serve(hire(config, os.environ), sockets, tls, lambda: say(announcement(config, sockets)))
+        work = partial(work_for_parent, listening, arguments, hire)
+        supervisor = Supervisor(number, work, reloader, listening, logs, Notifier(os.environ))
+        return supervisor.run(lambda: say(announcement(config, listening.sockets)), watch=arguments.watch)
     finally:
         logs.stop()
+
+
+def work_for_parent(
+    listening: Listening, arguments: argparse.Namespace, hire: Hire, config: Config, line: socket.socket
+) -> int:
+    """The life of one of several workers; ``line`` leads to its parent."""
+    from .tether import Tether  # nobody else needs it
+
+    async def live(logs: Logs) -> None:
+        await Tether(Service(hire(config, os.environ), listening, logs), line).run()
+
+    run_loop(config, arguments, live)
+    return 0
+
+
+def run_loop(config: Config, arguments: argparse.Namespace, live: Callable[[Logs], Coroutine[Any, Any, None]]) -> None:
+    """Run a worker's life in a loop of its own, with the log that the configuration asks for."""
+    with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
+        logs = Logs(config.logging, arguments.log_level)
+        logs.start()
+        try:
+            runner.run(live(logs))
+        finally:
+            logs.stop()
+
+
+def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The kind of loop that the configuration asks for. Raises ConfigError where it is not installed."""
+    if not config.listener.uvloop:
+        return None
+    try:
+        import uvloop  # an extra
+    except ImportError:
+        message = "server.uvloop: uvloop is not installed; install it (pip install uvloop), or take this line out"
+        raise ConfigError([message]) from None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def demonstrate(arguments: argparse.Namespace, hire: Hire) -> int:
@@ -124,12 +156,19 @@ async def demonstrate(arguments: argparse.Namespace, hire: Hire) -> int:
 
     upstream = DemoUpstream(DEMO_PROJECTS)
     await upstream.start()
+    logs = Logs(LoggingSettings(), arguments.log_level)
+    logs.start()
     try:
-        text = DEMO_CONFIG % {"base": upstream.base_url}
-        config = with_options(parse_config(text, "demo", {}, read_file), arguments)
-        sockets = bind(config.listener)
-        say(DEMO_HINT % {"url": base_url(config, sockets[0])})
-        await run_worker(config, sockets, arguments, hire)
+        source = Source(arguments, {}, DEMO_CONFIG % {"base": upstream.base_url})
+        config = source.load()
+        listening = open_listening(config.listener, os.environ, os.getpid())
+        say(DEMO_HINT % {"url": base_url(config, listening.sockets[0])})
+        service = Service(hire(config, os.environ), listening, logs)
+        reloader = Reloader(source, config, listening.sockets, os.environ)
+        await Alone(service, reloader, Notifier(os.environ), watch=False).run(
+            lambda: say(announcement(config, listening.sockets))
+        )
     finally:
+        logs.stop()
         await upstream.close()
     return 0

@@ -1,0 +1,99 @@
+"""Taking connections from a listening socket, on any loop: a few per turn, and none while descriptors are short.
+
+asyncio's own servers take as many as wait in one turn, so of several workers one gets them all; uvloop's throw them
+away where descriptors run out; and neither can leave those that wait to somebody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+LOG = logging.getLogger("passthrough.server")
+PER_TURN = 8  # connections taken in one turn of the loop: the exchanges under way and other workers have theirs
+MOST_AT_END = 65_536  # a socket that never runs dry must not keep a drain from its end
+SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+PAUSE = 0.1  # seconds without a look at a socket that we have no descriptor for
+QUIET = 10.0  # seconds between two warnings about that
+
+
+class Acceptor:
+    """Takes the connections of one socket, each into a protocol that ``factory`` makes, over TLS if there is ``tls``.
+
+    ``patience``: seconds that a TLS handshake may take. ``welcoming``: those not yet handed to their protocols.
+    """
+
+    def __init__(
+        self, sock: socket.socket, factory: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None, patience: float
+    ) -> None:
+        self.welcoming: set[asyncio.Task[None]] = set()
+        self._sock = sock
+        self._factory = factory
+        self._tls = tls
+        self._patience = patience if tls is not None else None
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._warned_at = -QUIET
+
+    def start(self) -> None:
+        """Take connections from now on."""
+        self._pause = None
+        self._loop.add_reader(self._sock, self._take)
+
+    def close(self, *, leave_rest: bool = False) -> None:
+        """Take no more but those that wait already; with ``leave_rest`` these are for whoever has the socket too."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
+        if not leave_rest:
+            self._take(MOST_AT_END)
+            self._loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def _take(self, most: int = PER_TURN) -> None:
+        for _ in range(most):
+            try:
+                client, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:  # it left while it waited
+                continue
+            except OSError as error:
+                self._wait(error)
+                return
+            client.setblocking(False)
+            task = self._loop.create_task(self._welcome(client), name="accept")
+            self.welcoming.add(task)
+            task.add_done_callback(self.welcoming.discard)
+
+    def _wait(self, error: OSError) -> None:
+        """Leave connections in the kernel's queue for a moment (SPEC §12 "Load"), instead of asking on and on."""
+        self._loop.remove_reader(self._sock)
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = self._loop.call_later(PAUSE, self.start)
+        now = self._loop.time()
+        if now - self._warned_at >= QUIET:
+            self._warned_at = now
+            what = "descriptors or memory are short" if error.errno in SHORT else "that failed"
+            LOG.warning("cannot take connections for a moment, %s: %s", what, error.strerror)
+
+    async def _welcome(self, client: socket.socket) -> None:
+        """Hand a connection to its protocol, after a handshake where there is TLS; one that fails is the client's."""
+        try:
+            await self._loop.connect_accepted_socket(
+                self._factory, client, ssl=self._tls, ssl_handshake_timeout=self._patience
+            )
+        except (OSError, asyncio.CancelledError) as error:
+            with contextlib.suppress(OSError):
+                client.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise
