@@ -84,8 +84,7 @@ class Pinning:
         several = len(self._in_file) > 1
         hinted = None
         for resource in subject.resources:
-            found = self._store.lookup(resource.kind, resource.id, now)
-            scope = None if found is None else self._in_file.get(found)
+            scope = self.scope_of(resource)
             if scope is None:
                 if (
                     several
@@ -120,6 +119,28 @@ class Pinning:
             naming.known = {asked: naming.known.popitem()[1]}  # by the name that the client used
         if not naming.is_open or asked is not None:
             naming.scope = asked if asked is not None else next(iter(naming.known), None)
+
+    # For lists of several scopes.
+
+    @property
+    def projects(self) -> tuple[str, ...]:
+        """The scopes of the file, those that are one project under one name."""
+        self._refresh()
+        return tuple(self._in_file.values())
+
+    def scope_of(self, resource: Resource) -> str | None:
+        """The scope of the file that a resource is known to live in."""
+        found = self._store.lookup(resource.kind, resource.id, time.time())
+        return None if found is None else self._in_file.get(found)
+
+    async def find(self, naming: Naming, resource: Resource, route: Route, client: str) -> str | None:
+        """Where an unknown resource lives, or might: a scope that could not be asked. None where it is nowhere."""
+        return await self._find(naming, resource, route, self._order(route, client))
+
+    def note_same(self, one: str, other: str) -> None:
+        """One id was seen in both scopes: where only their keys tell them apart, they are one project."""
+        if self._name(one) != self._name(other) and self._only_keys_differ(one, other):
+            self._unite(one, other)
 
     # Before the request is sent.
 
