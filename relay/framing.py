@@ -24,11 +24,10 @@ CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
 LONGEST_CHUNK_LINE = 4096
 LAST_CHUNK = b"0\r\n\r\n"
+TRAILERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+LONGEST_TRAILERS = 16 << 10  # bytes; nobody reads them: they are never forwarded
 CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 PROBE = b"0\r\n\r\n"  # ends a chunked message, and is five bytes of any other
-
-
-ALL = -1  # everything from here on is h11's
 
 
 class Signal(enum.Enum):
@@ -98,7 +97,7 @@ def judge_request(method: bytes, version: bytes, lines: bytes) -> Framing:
         raise BadRequest(f"The request is malformed: {error}.") from None
     wants_continue = server.they_are_waiting_for_100_continue
     extent = probe(server)
-    server.receive_data(b"")
+    server.send(h11.Response(status_code=200, headers=[(b"Content-Length", b"0")]))  # refuses any offer to switch
     return Framing(extent, server.their_state is h11.DONE, wants_continue)
 
 
@@ -227,23 +226,41 @@ class ChunkedReader:
         if match is None or match.end() > LONGEST_CHUNK_LINE:
             raise MalformedContent("A chunk's line is malformed: a size in hexadecimal digits, and CRLF.")
         size = int(match[1], 16)
-        self._owed = match.end() + size + 2 if size else ALL  # behind the last chunk there may be a trailer section
+        if size:
+            self._owed = match.end() + size + 2
+            return True
+        return self._has_trailers(buffer, match.end())
+
+    def _has_trailers(self, buffer: bytearray, start: int) -> bool:
+        """See whether all that stands behind the last chunk's line is there, and hold it to the grammar of heads.
+
+        h11 puts up with folded lines and bare LF, so the next message would begin here for it, and there for others.
+        """
+        end = buffer.find(b"\r\n\r\n", start - 2) + 2
+        if end < start and len(buffer) - start <= LONGEST_TRAILERS:
+            if buffer.count(b"\n") != buffer.count(b"\r\n"):
+                raise MalformedContent("A line of the trailer section ends with a bare LF.")
+            return False
+        if end < start or end - start > LONGEST_TRAILERS:
+            raise MalformedContent(f"The trailer section is longer than {LONGEST_TRAILERS} bytes.")
+        if end > start and TRAILERS.fullmatch(buffer, start, end) is None:
+            raise MalformedContent("The trailer section is malformed.")
+        self._owed = end + 2
         return True
 
     def _through_h11(self, buffer: bytearray) -> bytes | Signal:
-        """Show h11 what it is owed, or everything, and hand on what it makes of it."""
+        """Show h11 what it is owed, and hand on what it makes of it."""
         machine = self._h11
         if machine is None:
             machine = self._h11 = h11.Connection(h11.SERVER)
             machine.receive_data(CHUNKED_REQUEST)
             machine.next_event()
-        count = len(buffer) if self._owed < 0 else min(self._owed, len(buffer))
+        count = min(self._owed, len(buffer))
         try:
             if count:
                 machine.receive_data(bytes(buffer[:count]))
                 del buffer[:count]
-                if self._owed > 0:
-                    self._owed -= count
+                self._owed -= count
             event = machine.next_event()
             if isinstance(event, h11.Data):
                 if not self._owed:
@@ -253,7 +270,6 @@ class ChunkedReader:
             raise MalformedContent(f"The chunked content is malformed: {error}.") from None
         if isinstance(event, h11.EndOfMessage):
             self.ended = True
-            buffer[:0] = machine.trailing_data[0]  # the next message's
             return END
         return NEED_DATA
 

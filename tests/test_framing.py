@@ -42,6 +42,7 @@ def ask_h11_about_request(raw: bytes) -> tuple[list[tuple[bytes, bytes]], Extent
     assert isinstance(request, h11.Request)
     waits = server.they_are_waiting_for_100_continue
     extent, _ = end_of(server)
+    server.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))  # which does not switch protocols
     return [(bytes(n), bytes(v)) for n, v in request.headers.raw_items()], extent, server.their_state is h11.DONE, waits
 
 
@@ -280,6 +281,15 @@ BROKEN = [
     b"8000000000000000\r\nabc",
     b"10000000000000000000\r\nabc",
     b"0\r\nbad trailer\r\n\r\n",
+    b"0\r\nA: b\nC: d\r\n\r\n",
+    b"0\r\nA: b\n\n",
+    b"0\r\nA: b\r\n c\r\n\r\n",
+    b"0\r\nA: b\rc\r\n\r\n",
+    b"0\r\nA : b\r\n\r\n",
+    b"0\r\nA: \x00\r\n\r\n",
+    b"0\r\n: b\r\n\r\n",
+    b"0\r\nA: " + b"b" * (16 << 10) + b"\r\n\r\n",
+    b"0\r\n" + b"A: b\r\n" * 4000,
 ]
 
 
@@ -341,6 +351,10 @@ def test_whole_chunks_are_counted_and_nothing_else() -> None:
     assert reader.whole_chunks(bytearray(b"1\r\na\r\n2\r\nbc\r\n3\r\nab")) == (14 - 1, [b"a", b"bc"])
     assert reader.whole_chunks(bytearray(b"0\r\n\r\n")) == (0, [])
     assert reader.whole_chunks(bytearray(b"1;x\r\na\r\n")) == (0, [])
+    part = make_reader(Extent.CHUNKED, 0)
+    assert isinstance(part, ChunkedReader)
+    assert part.read(bytearray(b"5;x\r\nab")) == b"ab"
+    assert part.whole_chunks(bytearray(b"1\r\na\r\n")) == (0, [])  # it is still h11's turn
 
 
 def test_heads_that_h11_refuses_are_refused() -> None:
