@@ -17,7 +17,7 @@ ADMIN = frozenset({b"organization", b"projects"})  # administration: keys, membe
 MOST_DECODINGS = 3  # an escape of an escape of an escape is nobody's file name
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 SUSPECT = re.compile(rb"[%\\]|/\.")  # only a path with one of these can hold a trick; most hold none
-TRICK = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:/|$)")
+TRICK = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:[/;]|$)")  # some servers cut parameters: "..;" is ".." to them
 
 
 @dataclass(frozen=True, slots=True)

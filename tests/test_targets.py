@@ -19,6 +19,7 @@ RELAYED = [
     (b"/v1/files/a%20b//c/%zz", b"/files/a%20b//c/%zz", None),
     (b"/v1/x?q=../..&r=%2e%2e", b"/x", b"q=../..&r=%2e%2e"),  # a query is no path
     (b"/v1/...", b"/...", None),
+    (b"/v1/a..;b/..c;d", b"/a..;b/..c;d", None),
     (b"/v1/.well-known", b"/.well-known", None),
     (b"/v1/files/projects", b"/files/projects", None),
 ]
@@ -49,6 +50,8 @@ TRICKS = [
     b"/v1/a%0d%0aHost:x",
     b"/v1/%7f",
     b"/../v1/x",
+    b"/v1/..;/admin",
+    b"/v1/%2e%2e%3bx=y/admin",
 ]
 
 
