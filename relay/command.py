@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("file", nargs="?", metavar="config.yaml", help="the configuration, as LiteLLM writes it")
     add("--config", metavar="FILE", help="the same")
     add("--host", help="address to listen on (server.host)")
-    add("--port", type=int, help="port to listen on, 0 for any free one (server.port, 4000)")
+    add("--port", type=port_number, help="port to listen on, 0 for any free one (server.port, 4000)")
     add("--workers", type=worker_count, metavar="N", help="processes, or 'auto' for one per core (server.workers, 1)")
     add("--check", action="store_true", help="read the configuration, print what it serves, exit 0 or 2")
     add("--strict", action="store_true", help="with --check: a warning is an error")
@@ -39,6 +39,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log-level", default="INFO", type=str.upper, choices=["DEBUG", "INFO", "WARNING", "ERROR"], metavar="LEVEL")
     add("--version", action="version", version=f"passthrough {VERSION}")
     return parser
+
+
+def port_number(text: str) -> int:
+    """``--port``: as ``server.port``. The system would take a larger number's last 16 bits without a word."""
+    if not text.isascii() or not text.isdecimal() or int(text) > 65_535:  # noqa: PLR2004 - the largest port
+        raise argparse.ArgumentTypeError(f"{text!r} is no port (0 to 65535; 0 takes a free one)")
+    return int(text)
 
 
 def worker_count(text: str) -> int:

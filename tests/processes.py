@@ -8,14 +8,14 @@ import os
 import re
 import signal
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-PATIENCE = 20.0  # seconds for anything that a process does
+PATIENCE = 10.0  # seconds for anything that a process does
 PROGRAM = str(Path(__file__).parents[1] / "passthrough.py")
 READY = re.compile(r"is ready: base_url = (\S+) serves (.+)")
 
@@ -124,3 +124,16 @@ async def run(*arguments: str, folder: Path, environ: Mapping[str, str] | None =
     finally:
         await process.kill()
     return status, (folder / "records.jsonl").read_text(), "\n".join(process.said)
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client's connection, which has its time and leaves nothing behind."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
