@@ -308,8 +308,7 @@ class Worker:
         for response in passage.responses.values():
             response.upstream.release()
         for route in passage.routes:
-            for attempt in route.attempts:
-                passage.brain.router.end(attempt, now)
+            passage.brain.router.close(route, now)
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
         """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""

@@ -10,7 +10,8 @@ story of one exchange asks in this order::
         outcome = ...                                                         # read_outcome, or Outcome(Kind...)
         router.record(attempt, outcome, now)                                  # the only place where health changes
         verdict = router.judge(attempt, now, replayable=...)                  # RELAY route.answer, RETRY, REDIAL, FAIL
-        router.end(attempt, now)                                              # in every case, once its content is over
+        router.end(attempt, now)                                              # before the next is asked
+    router.close(route, now)                                                  # in every case, once the content is over
 
 ``docs/routing.md`` tells the same for operators.
 """
@@ -208,6 +209,12 @@ class Router:
         if not attempt.ended:
             attempt.ended = True
             self.ledger.end(attempt.member, attempt)
+
+    def close(self, route: Route, now: float) -> None:
+        """The exchange is over, and with it every attempt; nobody else is going to be asked about its failures."""
+        for attempt in route.attempts:
+            self.end(attempt, now)
+        self._settle(route)
 
     # -- what an outcome means (SPEC §7) ------------------------------------------------------------------------------
 

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import outcomes
-from relay.outcomes import VERDICTS, Again, Effect, Figures, Kind, Outcome, parse_duration, parse_figure, read_outcome
+from relay.outcomes import (
+    VERDICTS,
+    Again,
+    Effect,
+    Figures,
+    Kind,
+    Outcome,
+    of_client_key,
+    parse_duration,
+    parse_figure,
+    read_outcome,
+)
 
 
 def error(code: object = None, type_: object = None) -> bytes:
@@ -202,6 +213,16 @@ def test_every_kind_of_bucket_is_read_but_not_without_end() -> None:
 
 def test_answers_without_a_signal_share_one_outcome() -> None:
     assert read_outcome(200, [(b"Content-Type", b"application/json")]) is read_outcome(200, [])
+
+
+def test_a_refusal_of_the_client_s_own_key_says_nothing_about_ours() -> None:
+    for status, body in ((401, b'{"error": {"code": "invalid_api_key"}}'), (401, None), (403, None)):
+        refused = of_client_key(read_outcome(status, [], body))
+        assert (refused.kind, refused.status) == (Kind.CLIENT_KEY, status)
+        assert VERDICTS[refused.kind].effect is Effect.NONE
+    for status in (200, 400, 429, 500, 503):
+        outcome = read_outcome(status, [(b"Retry-After", b"3")])
+        assert of_client_key(outcome) is outcome
 
 
 def test_every_kind_has_its_row() -> None:

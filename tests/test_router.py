@@ -41,6 +41,7 @@ STATUS = {
     Kind.DEAD_ACCOUNT: 429,
     Kind.DEAD_KEY: 401,
     Kind.DENIED: 403,
+    Kind.CLIENT_KEY: 401,
     Kind.OVERLOADED: 503,
     Kind.SERVER_ERROR: 500,
     Kind.BROKEN: 200,
@@ -104,6 +105,7 @@ TABLE = {
     Kind.DEAD_ACCOUNT: (RETRY, RETRY, RELAY),
     Kind.DEAD_KEY: (RETRY, RETRY, RELAY),
     Kind.DENIED: (RETRY, RETRY, RELAY),
+    Kind.CLIENT_KEY: (RELAY, RELAY, RELAY),
     Kind.OVERLOADED: (RETRY, RETRY, RELAY),
     Kind.SERVER_ERROR: (RETRY, RELAY, RELAY),
     Kind.HEAD_TIMEOUT: (RETRY, FAIL, FAIL),
@@ -536,7 +538,29 @@ def test_when_the_last_place_was_taken_since_the_earlier_answer_is_left_to_relay
     router.begin(other := chat(router), other.candidates[1], NOW)
     with pytest.raises(AllOut):
         router.select(route, NOW)
-    assert route.useful() is begun
+    assert router.give_up(route) is RELAY
+    assert route.answer is begun
+
+
+def test_giving_up_without_an_answer_is_a_failure() -> None:
+    router = router_of(2)
+    route = chat(router)
+    assert verdict(router, attempt(router, route, REFUSED, at="a")) is RETRY
+    assert router.give_up(route) is FAIL
+
+
+def test_an_exchange_that_is_over_leaves_nothing_counted_or_doubted() -> None:
+    router = router_of(3, settings=RouterSettings(allowed_fails=0))
+    route = chat(router)
+    failed = attempt(router, route, ERROR, at="a")
+    assert router.judge(failed, NOW, replayable=True) is RETRY
+    left = router.begin(route, route.candidates[1], NOW)  # the client leaves now
+    assert reasons(router)["a"] == Why.DOUBTED.value
+    router.close(route, NOW)
+    assert free(router) == ["a", "b", "c"]
+    assert [one.member.health.in_flight for one in (failed, left)] == [0, 0]
+    router.close(route, NOW)  # once is enough
+    assert left.member.health.in_flight == 0
 
 
 def test_the_brake_holds_retries_after_failures_and_not_after_limits() -> None:
@@ -604,6 +628,30 @@ def test_the_client_s_patience_is_no_fault_of_the_deployment() -> None:
         assert verdict(router, begun, NOW + 1.75) is FAIL
     assert free(router) == ["a", "b"]
     assert router.head_timeout(begun, NOW + 9) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("patience", "kind"), [(None, Kind.CONNECT_FAILED), (9.0, Kind.CONNECT_FAILED), (2.0, Kind.IMPATIENT)]
+)
+def test_a_dial_is_given_up_for_the_client_or_has_failed(patience: float | None, kind: Kind) -> None:
+    router = router_of(2)
+    begun = router.begin(route := chat(router, patience=patience), route.candidates[0], NOW)
+    outcome = router.late(begun, NOW + 1.75, sent=False)
+    assert (outcome.kind, outcome.sent) == (kind, False)
+    router.record(begun, outcome, NOW + 1.75)
+    assert verdict(router, begun, NOW + 1.75) is (FAIL if kind is Kind.IMPATIENT else RETRY)
+
+
+def test_patience_begins_when_the_request_is_whole() -> None:
+    router = router_of(2)
+    route = chat(router, patience=2.0)
+    slow = attempt(router, route, LIMITED, at="a", now=NOW + 5)
+    route.wait_since(NOW + 4)
+    assert verdict(router, slow, NOW + 5) is RETRY
+    assert router.head_timeout(router.begin(route, route.candidates[1], NOW + 5), NOW + 5) == 0.75
+    endless = chat(router)
+    endless.wait_since(NOW)
+    assert endless.deadline is None
 
 
 def test_no_retry_starts_when_less_is_left_than_its_usual_first_byte() -> None:
