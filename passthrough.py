@@ -21,7 +21,6 @@ from relay.classification import Request, classify, is_decided
 from relay.clients import Clients
 from relay.command import make_parser
 from relay.downstream import Exchange
-from relay.endpoints import shown_by
 from relay.errors import (
     AllOut,
     ClientGone,
@@ -30,15 +29,18 @@ from relay.errors import (
     UpstreamFailure,
     UpstreamTimeout,
 )
-from relay.fields import inbound_lines, outbound_lines
+from relay.fields import inbound_lines
 from relay.gauges import alone, snapshot
+from relay.handshake import SWITCHING
 from relay.learning import Learner, learn_from_head
 from relay.metrics import exposition
 from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
+from relay.outgoing import check_switch, request_lines
 from relay.pinning import Errand, Pinning
-from relay.recording import Recorder, trace_lines
+from relay.recording import Recorder
 from relay.relaying import BrokenResponse, relay_response
+from relay.session import relay_session
 from relay.starting import start
 from relay.targets import parse_target
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
@@ -84,7 +86,6 @@ class Passage:
     responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
     rows: dict[Attempt, Row] = field(default_factory=dict)  # of the record
     error: UpstreamFailure | None = None  # why the last attempt had no answer
-    carries_own_key: bool = False  # the client's (``ek_``) goes upstream: a refusal of it says nothing about ours
 
 
 class Worker:
@@ -236,14 +237,12 @@ class Worker:
         try:
             model = passage.route.upstream_model(deployment)
             request.rewrite_body(model)
-            own, replaced = self.pool.own_lines(deployment)
-            trace, traced = trace_lines(exchange)
-            replaced = replaced | traced | key_names(exchange.config)
-            lines = own + trace + outbound_lines(exchange.head, replaced, readable=self._is_watched(request))
+            lines = request_lines(self.pool, exchange, request, deployment)
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, deployment.base.authority, lines)
             timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
             head = await upstream.response_head(timeout, lambda interim: self._pass_interim(exchange, interim))
+            check_switch(exchange, request, head)
         except BaseException:
             upstream.release()
             raise
@@ -255,12 +254,7 @@ class Worker:
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
         outcome = read_outcome(head.status, head.fields, content, wall=time.time())
-        return of_client_key(outcome) if passage.carries_own_key else outcome
-
-    @staticmethod
-    def _is_watched(request: Request) -> bool:
-        """Whether answers of this endpoint show ids or usage, so that they must come in a coding that we can read."""
-        return request.subject.endpoint.metered or bool(shown_by(request.subject).children)
+        return outcome if request.secret is None else of_client_key(outcome)
 
     @staticmethod
     def _pass_interim(exchange: Exchange, interim: ResponseHead) -> None:
@@ -278,7 +272,10 @@ class Worker:
         learn_from_head(self.affinity, exchange.head, subject, response.head, passage.client.name, scope)
         learner = Learner(self.affinity, subject, response.head, scope)
         try:
-            await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
+            if response.head.status == SWITCHING:
+                await relay_session(exchange, response, self._own_lines(exchange, attempt))
+            else:
+                await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
         except BrokenResponse as error:
             self._note_break(passage, attempt, error)
         finally:
@@ -365,11 +362,6 @@ class Worker:
         self.pool.close()
         self.affinity.close()
         self.recorder.stop()
-
-
-def key_names(config: Config) -> frozenset[bytes]:
-    """The field that the configuration names for the client's key."""
-    return frozenset() if config.key_header is None else frozenset({config.key_header.encode()})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

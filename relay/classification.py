@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .body import Peek, is_json, is_multipart
 from .endpoints import find_path_model, find_query_value, match_endpoint, path_resources, query_resources
 from .errors import BadRequest
+from .handshake import asks_for_websocket
 from .inspection import JSONPeek
 from .resources import ASKED_MODEL, as_resource
 from .subject import Subject
@@ -84,7 +85,10 @@ async def classify(
         known = head.memo[classify] = read_head(head, target)
     subject = copy(known.subject)
     request = Request(target, body, subject, known.place)
-    if not body.is_empty:
+    if body.is_empty:
+        request.websocket = known.websocket
+        request.in_first_frame = known.websocket and subject.endpoint.first_frame
+    else:
         peek = make_peek(head, subject)
         if peek is not None:
             await body.inspect(peek, decided=is_decided(subject))
@@ -97,6 +101,7 @@ class HeadFinds(NamedTuple):
 
     subject: Subject
     place: Place | None
+    websocket: bool
 
 
 def read_head(head: RequestHead, target: Target) -> HeadFinds:
@@ -120,7 +125,7 @@ def read_head(head: RequestHead, target: Target) -> HeadFinds:
         retry_count=int(retry_count) if retry_count.isdigit() else 0,
         patience=read_patience(head),
     )
-    return HeadFinds(subject, place)
+    return HeadFinds(subject, place, asks_for_websocket(head))
 
 
 def text_of(head: RequestHead, name: bytes) -> str | None:

@@ -8,7 +8,7 @@ in which it came; no task is switched and no timer made for it. The slow side sl
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .framing import END, NEED_DATA
 from .http1 import HTTP1Connection, PeerGone
@@ -16,6 +16,7 @@ from .http1 import HTTP1Connection, PeerGone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LAST_WORDS = 5.0  # seconds in which a slow side may still take what a side that has left said before
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # a blank line ends an event (WHATWG HTML §9.2.5)
 
 
@@ -104,41 +105,99 @@ class BodyRelay:
         return not self.count or self._last.endswith(EVENT_ENDS)
 
 
+Filter: TypeAlias = "Callable[[bytes], bytes]"  # what leaves for bytes that came
+
+
 class Tunnel:
-    """Bytes as they are, both ways, after a 101; ends when either side does."""
+    """Bytes both ways after a 101, until either side ends.
 
-    def __init__(self, one: HTTP1Connection, other: HTTP1Connection, idle: float) -> None:
+    ``filters``: what bytes from ``one`` to ``other`` pass through, and those back; None for as they are. ``idle``: the
+    longest silence of both in seconds, pings count as sound (SPEC §13); it does not run while ``one``, the client, is
+    slow to take what there is.
+    """
+
+    __slots__ = ("_done", "_filters", "_idle", "_leaving", "_loop", "_moved_at", "_sides", "_timer", "counts")
+
+    def __init__(
+        self,
+        one: HTTP1Connection,
+        other: HTTP1Connection,
+        idle: float,
+        filters: tuple[Filter | None, Filter | None] = (None, None),
+    ) -> None:
         self._sides = (one, other)
+        self._filters = filters
         self._idle = idle
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.counts = [0, 0]  # bytes from one to the other, and back
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[HTTP1Connection | None] = self._loop.create_future()
+        self._moved_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self.counts = [0, 0]  # bytes that ``one`` said, and that it was told
 
-    async def run(self) -> None:
-        """Move until one side ends or ``idle`` seconds pass without a byte either way."""
+    async def run(self) -> HTTP1Connection | None:
+        """Move until one side has ended and all that it said has left; which one, None where both fell silent.
+
+        Both connections are left as they are then. Raises what a filter raises.
+        """
         for side in self._sides:
-            side.on_readable = side.on_writable = side.on_eof = self._step
-        self._sides[0].set_deadline(self._idle)
+            side.set_deadline(None)
+            side.on_readable = side.on_writable = self._step
+            side.on_eof = self._ends
+        self._timer = self._loop.call_later(self._idle, self._tick)
         try:
             self._step()
-            await self._done
+            return await self._done
         finally:
+            for timer in (self._timer, self._leaving):
+                if timer is not None:
+                    timer.cancel()
             for side in self._sides:
                 side.on_readable = side.on_writable = side.on_eof = None
-                side.close()
 
     def _step(self) -> None:
-        one, other = self._sides
-        moved = self._move(0, one, other) + self._move(1, other, one)
+        if self._done.done():
+            return
+        try:
+            moved = self._move(0) + self._move(1)
+        except Exception as error:  # noqa: BLE001 - a callback has nobody above it: whoever awaits gets it
+            self._done.set_exception(error)
+            return
         if moved:
-            one.set_deadline(self._idle)
-        if (one.is_over or other.is_over) and not self._done.done():
-            self._done.set_result(None)
+            self._moved_at = self._loop.time()
+        for side in self._sides:
+            if side.closed and not side.has_pending and not self._done.done():
+                self._done.set_result(side)
 
-    def _move(self, direction: int, source: HTTP1Connection, sink: HTTP1Connection) -> int:
+    def _move(self, direction: int) -> int:
+        source, sink = self._sides[direction], self._sides[1 - direction]
         if sink.paused:
             return 0
         data = source.take()
-        if data:
-            self.counts[direction] += len(data)
-            sink.write(data)
+        if not data:
+            return 0
+        change = self._filters[direction]
+        out = data if change is None else change(data)
+        self.counts[direction] += len(out if direction else data)
+        if out:
+            sink.write(out)
         return len(data)
+
+    def _ends(self) -> None:
+        """A side hung up, perhaps with words that the other was too slow to take: that one has a moment for them."""
+        if self._leaving is None:
+            self._leaving = self._loop.call_later(LAST_WORDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._done.done():
+            self._done.set_result(next((side for side in self._sides if side.eof or side.closed), None))
+
+    def _tick(self) -> None:
+        """Has anything moved? The timer is coarse: it is set again where it comes too early."""
+        left = self._moved_at + self._idle - self._loop.time()
+        if self._sides[0].paused:
+            left = self._idle
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._tick)
+        elif not self._done.done():
+            self._done.set_result(None)
