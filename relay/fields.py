@@ -131,7 +131,7 @@ class ResponseHead(Head):
 LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
 MOST_KNOWN_HEADS = 1024
 LONGEST_KNOWN_HEAD = 4096  # bytes; those of the SDKs have 600 to 1,200
-_known_heads: dict[tuple[bytes, tuple[int, int]], RequestHead] = {}
+_known_heads: dict[tuple[bytes, bool, int, int], RequestHead] = {}
 
 
 def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tuple[RequestHead, int | None]:
@@ -146,8 +146,8 @@ def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tu
     else:
         start, stop = match.span(1)
         key, length = raw[:start] + raw[stop:], int(match[1])
-    limits = most_fields, longest_target
-    known = _known_heads.get((key, limits))
+    identity = key, match is None, most_fields, longest_target  # a length without digits is not one taken out
+    known = _known_heads.get(identity)
     if known is not None:
         return known, length
     head = parse_request_head(raw, most_fields, longest_target)
@@ -158,7 +158,7 @@ def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tu
     if plain and len(raw) <= LONGEST_KNOWN_HEAD:
         if len(_known_heads) >= MOST_KNOWN_HEADS:
             _known_heads.clear()
-        _known_heads[key, limits] = head
+        _known_heads[identity] = head
     return head, length
 
 

@@ -282,6 +282,13 @@ def test_the_same_head_with_another_length_is_the_same_object() -> None:
     assert none is None
 
 
+@pytest.mark.parametrize("length", [b"", b" ", b"\x00", b"5, 6", b"-5"])
+def test_a_head_without_digits_is_not_taken_for_one_that_is_known(length: bytes) -> None:
+    recall_request_head(request(b"Content-Length: 5\r\n"), 100, 200)
+    with pytest.raises(BadRequest):
+        recall_request_head(request(b"Content-Length: " + length + b"\r\n"), 100, 200)
+
+
 REMEMBERED_NOT = [
     b"Content-Length: 5, 5\r\n",
     b"Content-Length: 5\r\nContent-Length: 5\r\n",
