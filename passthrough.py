@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from relay import pages
 from relay.affinity import AffinityStore
-from relay.auth import authenticate
 from relay.classification import Request, classify, is_decided
 from relay.clients import Clients
 from relay.command import make_parser
 from relay.downstream import Exchange
+from relay.ephemeral import admit
 from relay.errors import (
     AllOut,
     ClientGone,
@@ -136,9 +136,11 @@ class Worker:
             await pages.serve(exchange, self._is_ready, self._metrics)
             return
         brain = self.brain
-        client = authenticate(exchange.head, exchange.config)
+        client, key = admit(exchange.head, target, exchange.config, brain.pinning.maker_of)
         exchange.record.client = client.name
         request = await classify(exchange.head, target, exchange.body, partial(is_decided, exchange.config))
+        if key is not None:
+            request.secret, request.subject.scope = key
         naming, route = await self._resolve(exchange, request.subject, client, brain)
         passage = Passage(exchange, request, client, brain, naming, route)
         group = passage.route.group.name

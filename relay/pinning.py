@@ -17,7 +17,7 @@ from .bounded import Bounded
 from .errors import AllOut, ProxyError, Unavailable, UpstreamFailure
 from .looking import LOOK_SECONDS, Allowance, Sighting, look, sighting_of
 from .naming import Naming, conflict, is_miss
-from .resources import HINT, retrieve_path
+from .resources import HINT, SECRET, retrieve_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -107,6 +107,12 @@ class Pinning:
         if unions is not self._unions:
             self._unions = unions
             self._in_file = {unions.get(scope, scope): scope for scope in reversed(self._scopes)}
+
+    def maker_of(self, secret: str) -> str | None:
+        """The scope of the file in which an ephemeral key was minted; None where it was not, or not here."""
+        self._refresh()
+        found = self._store.lookup(SECRET, secret, time.time())
+        return None if found is None else self._in_file.get(found)
 
     def _name(self, scope: str) -> str:
         """One name for all scopes of the file that are one project."""

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, OpenAI
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
 from relay.config import Timeouts
-from tests.harness import KEY, OK, PATIENCE, get, with_timeouts
+from tests.harness import KEY, OK, PATIENCE, POST_CHAT, get, post, with_timeouts
 from tests.scripted import ScriptedUpstream, reset
 from tests.sockets import (
     SWITCH,
@@ -452,3 +452,108 @@ async def test_five_hundred_sessions_at_once(up: SocketUpstream) -> None:
     assert len(proxy.records) == 500
     print(f"{grown / 500:.0f} KiB a session: client, proxy and server")  # noqa: T201 - the figure of interest
     assert grown < 500 * 150
+
+
+# Ephemeral keys and calls.
+
+MINT = b'{"session":{"type":"realtime","model":"gpt-4"}}'
+MINTED = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\r\n{"value":"ek_0123456789abc"}'
+CALLED = b"HTTP/1.1 201 Created\r\nLocation: /v1/realtime/calls/rtc_u1_abc?x=1\r\nContent-Length: 3\r\n\r\nv=0"
+KEY_REFUSED = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 37\r\n\r\n"
+    b'{"error": {"code":"invalid_api_key"}}'
+)
+EPHEMERAL = "ek_0123456789abc"
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream()
+    await upstream.start()
+    yield upstream
+    await upstream.close()
+
+
+async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be out for this request."""
+    writer.write(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_an_ephemeral_key_goes_as_itself_where_it_was_made(
+    scripted: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    scripted.says(refuses, CALLED, SWITCH + b"\r\n")
+    other.says(MINTED, CALLED, SWITCH + b"\r\n")
+    sdp = b"POST /v1/realtime/calls?model=gpt-4 HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer %s\r\n"
+    sdp = sdp % EPHEMERAL.encode() + b"Content-Type: application/sdp\r\nContent-Length: 3\r\n\r\nv=0"
+    async with proxy_before(scripted, other) as proxy:
+        assert EPHEMERAL.encode() in await proxy.exchange(post("realtime/client_secrets", MINT))
+        answer = await proxy.exchange(sdp)
+        assert answer.startswith(b"HTTP/1.1 201 Created\r\n")
+        assert answer.endswith(b"v=0")
+        assert b"Location: /v1/realtime/calls/rtc_u1_abc?x=1\r\n" in answer
+        tokens = f"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{EPHEMERAL}"
+        request = upgrade("/v1/realtime?model=gpt-4", tokens).replace(f"Bearer {KEY}".encode(), b"Bearer ")
+        head, _, writer = await raw_session(proxy, request)
+        writer.close()
+        record = await told(proxy, 3)
+    assert b"x-passthrough-deployment: b\r\n" in head
+    assert (record.client, record.scope, record.status) == ("ephemeral", "b", 101)
+    assert len(scripted.requests) == 1  # that for the secret itself, which it refused
+    assert other.requests[1].endswith(b"\r\n\r\nv=0")
+    for heard in other.requests[1:]:
+        assert heard.count(b"Authorization: Bearer ek_0123456789abc\r\n") == 1
+        assert b"sk-upstream" not in heard
+
+
+async def test_a_call_is_found_where_it_was_made(scripted: ScriptedUpstream, other: ScriptedUpstream) -> None:
+    scripted.says(refuses, SWITCH + b"\r\n")
+    other.says(CALLED, OK, SWITCH + b"\r\n")
+    async with proxy_before(scripted, other) as proxy:
+        await proxy.exchange(post("realtime/calls?model=gpt-4", MINT))
+        await proxy.exchange(post("realtime/calls/rtc_u1_abc/accept", b"{}"))
+        _, _, writer = await raw_session(proxy, upgrade("/v1/realtime?call_id=rtc_u1_abc"))
+        writer.close()
+        record = await told(proxy, 3)
+    assert (record.scope, record.reason) == ("b", "resource")
+    assert len(scripted.requests) == 1
+    assert other.requests[2].startswith(b"GET /v1/realtime?call_id=rtc_u1_abc HTTP/1.1\r\n")
+
+
+async def test_a_call_in_parts_passes_with_its_model(scripted: ScriptedUpstream) -> None:
+    scripted.says(CALLED)
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="sdp"\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="session"\r\nContent-Type: application/json\r\n\r\n'
+        b'{"type":"realtime","model":"gpt-4"}\r\n--x--\r\n'
+    )
+    request = post("realtime/calls", form).replace(b"application/json", b"multipart/form-data; boundary=x", 1)
+    async with proxy_before(scripted, settings={"model": "gpt-realtime"}) as proxy:
+        assert b" 201 Created\r\n" in await proxy.exchange(request)
+    assert scripted.heard.endswith(form.replace(b"gpt-4", b"gpt-realtime"))
+
+
+async def test_a_refused_ephemeral_key_says_nothing_about_ours(
+    scripted: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    scripted.says(MINTED, KEY_REFUSED, OK)
+    other.says(OK)
+    async with proxy_before(scripted, other) as proxy:
+        await proxy.exchange(post("realtime/client_secrets", MINT))
+        answer = await proxy.exchange(upgrade(REALTIME, key=EPHEMERAL))
+        await proxy.exchange(POST_CHAT)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert answer.endswith(b'{"error": {"code":"invalid_api_key"}}')
+    assert (len(scripted.requests), len(other.requests)) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [upgrade(REALTIME, key="ek_of_somebody_else"), post("chat/completions", b"{}").replace(KEY.encode(), b"ek_1")],
+)
+async def test_any_other_ephemeral_key_is_a_401(scripted: ScriptedUpstream, request_: bytes) -> None:
+    async with proxy_before(scripted) as proxy:
+        answer = await proxy.exchange(request_)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"invalid_api_key"' in answer
+    assert not scripted.requests

@@ -1,0 +1,63 @@
+"""Ephemeral keys: who is let in with one, and where."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.config import Client, Config, Secret
+from relay.ephemeral import HOLDER, EphemeralKey, admit
+from relay.errors import InvalidKey
+from relay.fields import RequestHead
+from relay.targets import Target
+
+CONFIG = Config(
+    groups={},
+    clients=(Client("master", Secret("sk-1234").digest), Client("odd", Secret("ek_of-the-file").digest)),
+    key_header="x-key",
+)
+OPEN = Config(groups={}, clients=(Client("anyone", None),))
+BEARER, PROTOCOLS = b"Authorization", b"Sec-WebSocket-Protocol"
+MINTED = {"ek_1": "eu"}
+HELD = HOLDER, EphemeralKey("ek_1", "eu")
+
+ADMITTED = [
+    ("by a field", CONFIG, "GET", "/realtime", [(BEARER, b"Bearer ek_1")], HELD),
+    ("by a subprotocol", CONFIG, "GET", "/realtime", [(PROTOCOLS, b"realtime, openai-insecure-api-key.ek_1")], HELD),
+    ("by the file's own field", CONFIG, "POST", "/realtime/calls", [(b"X-Key", b"ek_1")], HELD),
+    ("on a path of the future", CONFIG, "POST", "/realtime/dances", [(BEARER, b"Bearer ek_1")], HELD),
+    ("where anybody may come", OPEN, "GET", "/realtime", [(BEARER, b"Bearer ek_1")], HELD),
+    ("beside a key of the file", CONFIG, "GET", "/realtime", [(BEARER, b"ek_1"), (b"api-key", b"sk-1234")], "master"),
+    ("as a key of the file", CONFIG, "GET", "/files", [(BEARER, b"Bearer ek_of-the-file")], "odd"),
+    ("elsewhere, where anybody may come", OPEN, "GET", "/files", [(BEARER, b"Bearer ek_1")], "anyone"),
+    ("no key, where anybody may come", OPEN, "GET", "/realtime", [], "anyone"),
+]
+REFUSED = [
+    ("not minted here", CONFIG, "/realtime", b"Bearer ek_2", "ephemeral"),
+    ("not minted here, where anybody may come", OPEN, "/realtime", b"Bearer ek_2", "ephemeral"),
+    ("not on a realtime path", CONFIG, "/chat/completions", b"Bearer ek_1", "Incorrect"),
+    ("not in ASCII", CONFIG, "/realtime", b"Bearer ek_1\xff", "Incorrect"),
+    ("another key", CONFIG, "/realtime", b"Bearer sk-ek_1", "Incorrect"),
+]
+
+
+def request(method: str, path: str, fields: list[tuple[bytes, bytes]]) -> tuple[RequestHead, Target]:
+    return RequestHead(method.encode(), b"/v1" + path.encode(), b"1.1", fields), Target(path.encode(), None)
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "path", "fields", "who"), [case[1:] for case in ADMITTED], ids=[case[0] for case in ADMITTED]
+)
+def test_who_is_let_in(
+    config: Config, method: str, path: str, fields: list[tuple[bytes, bytes]], who: str | tuple[Client, EphemeralKey]
+) -> None:
+    client, key = admit(*request(method, path, fields), config, MINTED.get)
+    assert ((client, key) if key else client.name) == who
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "value", "word"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_who_is_not(config: Config, path: str, value: bytes, word: str) -> None:
+    with pytest.raises(InvalidKey, match=word) as caught:
+        admit(*request("GET", path, [(BEARER, value)]), config, MINTED.get)
+    assert "ek_" not in caught.value.message
