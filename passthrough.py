@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from relay.fields import inbound_lines
 from relay.gauges import alone, snapshot
 from relay.handshake import SWITCHING
 from relay.learning import Learner, learn_from_head
+from relay.merging import Merger
 from relay.metrics import exposition
 from relay.outbound import OutboundProxies
 from relay.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
@@ -42,12 +44,12 @@ from relay.recording import Recorder
 from relay.relaying import BrokenResponse, relay_response
 from relay.session import relay_session
 from relay.starting import start
-from relay.targets import parse_target
+from relay.targets import target_of
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
 from router import Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from relay.config import Client, Config
     from relay.fields import ResponseHead
@@ -98,6 +100,7 @@ class Worker:
         self.recorder = Recorder(config.logging)
         self.pool = open_pool(config, environ)
         self.affinity = AffinityStore.open(config.affinity, time.time())
+        self.merger = Merger(self.affinity)
         router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
         self.brain = Brain(router, Pinning(router, self.affinity, self.pool, config.deployments))
         self.in_flight: dict[str, int] = {}
@@ -131,7 +134,7 @@ class Worker:
             self.recorder.settle(exchange)
 
     async def _carry(self, exchange: Exchange) -> None:
-        target = parse_target(exchange.head.target, allow_admin=exchange.config.listener.allow_admin)
+        target = target_of(exchange.head, allow_admin=exchange.config.listener.allow_admin)
         if target is None:
             await pages.serve(exchange, self._is_ready, self._metrics)
             return
@@ -146,7 +149,9 @@ class Worker:
         group = passage.route.group.name
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
         try:
-            await self._relay(passage, await self._open_response(passage))
+            merges = exchange.config.affinity.merge_lists
+            if not (merges and await self.merger.answer(passage, brain.pinning, partial(self._asked, passage))):
+                await self._relay(passage, await self._open_response(passage))
         finally:
             self.in_flight[group] -= 1
             self._release(passage)
@@ -179,6 +184,17 @@ class Worker:
         passage.exchange.record.reason = passage.route.reason
         assert passage.route.answer is not None
         return passage.responses[passage.route.answer]
+
+    @asynccontextmanager
+    async def _asked(self, passage: Passage, scope: str, request: Request) -> AsyncIterator[UpstreamResponse]:
+        """The answer of one scope to a request beside that of the client."""
+        beside = replace(passage, request=request, routes=[], responses={}, rows={}, error=None)
+        try:
+            await self._ask_along(beside, passage.brain.router.within(passage.route, scope))
+            assert beside.route.answer is not None
+            yield beside.responses[beside.route.answer]
+        finally:
+            self._release(beside)
 
     async def _ask_along(self, passage: Passage, route: Route) -> None:
         """Ask one deployment after the other until an answer is worth relaying: ``route.answer``."""

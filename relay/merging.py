@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from .bounded import Bounded
 from .classification import Request, find_model_in_target
@@ -22,6 +22,8 @@ from .errors import AllOut, Unavailable, UpstreamFailure
 from .inflate import CODINGS, Inflater
 from .learning import Learner
 from .listings import Item, Listing, Wish, created_of, read_listing, write_listing
+from .outcomes import Kind
+from .pages import JSON
 from .resources import retrieve_path
 from .targets import Target
 
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from .affinity import AffinityStore
+    from .config import Client
+    from .downstream import Exchange
     from .fields import ResponseHead
     from .naming import Naming
     from .pinning import Pinning
     from .route import Route
-    from .subject import Resource, Subject
+    from .subject import Resource
     from .upstream import UpstreamResponse
 
 MOST_PLACES = 4096  # pages whose end is remembered
@@ -51,6 +55,16 @@ class Refused(Exception):
 
 class NotThere(Exception):
     """An upstream does not have what was asked for."""
+
+
+class Asked(Protocol):
+    """What a client asks for: ``passthrough.Passage``."""
+
+    exchange: Exchange
+    request: Request
+    client: Client
+    naming: Naming
+    route: Route
 
 
 # Sends a request to one scope; the response lasts as long as the context. Raises UpstreamFailure and AllOut.
@@ -70,50 +84,61 @@ class Place:
 class Merger:
     """Merges lists, for one worker."""
 
-    def __init__(self, store: AffinityStore, pinning: Pinning) -> None:
+    def __init__(self, store: AffinityStore) -> None:
         self._store = store
-        self._pinning = pinning
         self._places: Bounded[tuple[object, ...], Place] = Bounded(MOST_PLACES)
 
-    def concerns(self, naming: Naming) -> bool:
-        """Whether a request asks for a list that is to be merged: one that nothing but a cursor could pin."""
+    async def answer(self, asked: Asked, pinning: Pinning, ask: Asker) -> bool:
+        """Answer with the lists of all scopes as one; False where the API's own answer is the right one.
+
+        Raises Unavailable, which names the scope that is down.
+        """
+        exchange = asked.exchange
+        if exchange.head.method != b"GET" or not self._concerns(asked.naming, pinning):
+            return False
+        query = (asked.request.target.query or b"").decode("latin-1")
+        wish = Wish.read(asked.naming.subject.endpoint.template, query)
+        if wish is None:
+            return False
+        try:
+            content = await self._merge(Page(self._store, pinning, asked, wish, ask))
+        except Refused:
+            return False
+        if content is not None:
+            record = exchange.record
+            record.reason, record.scope, record.outcome = "merged", None, Kind.OK.value
+            record.first_byte_ms = round((asyncio.get_running_loop().time() - exchange.started) * 1000, 3)
+            fields = [(b"x-passthrough-attempts", b"%d" % len(record.attempts))]
+            exchange.respond(200, JSON, content, fields)
+        return content is not None
+
+    @staticmethod
+    def _concerns(naming: Naming, pinning: Pinning) -> bool:
+        """Whether a request asks for a list that nothing but a cursor could pin."""
         subject = naming.subject
         kind = subject.endpoint.lists
-        if kind is None or naming.asked is not None or len(self._pinning.projects) == 1:
+        if kind is None or naming.asked is not None or len(pinning.projects) == 1:
             return False
         return all(one.kind == kind and one.place == "query" for one in subject.resources)
 
-    async def merge(self, naming: Naming, route: Route, client: str, request: Request, ask: Asker) -> bytes | None:
-        """One page; None where the API's own answer is the right one. Raises Unavailable, which names the scope."""
-        query = (request.target.query or b"").decode("latin-1")
-        wish = Wish.read(naming.subject.endpoint.template, query)
-        if wish is None:
-            return None
-        page = Page(self._store, naming.subject, request, wish, ask)
-        try:
-            after = await self._place(wish.after, naming, route, client, page)
-            return await self._write(page, after, await self._place(wish.before, naming, route, client, page))
-        except Refused:
-            return None
+    async def _merge(self, page: Page) -> bytes | None:
+        """The page, None where no scope has such a list. Raises Refused where a cursor is not there any more."""
+        after = await self._place(page, page.wish.after)
+        before = await self._place(page, page.wish.before)
+        return await self._write(page, after, before)
 
-    async def _place(
-        self,
-        id: str | None,  # noqa: A002
-        naming: Naming,
-        route: Route,
-        client: str,
-        page: Page,
-    ) -> Place | None:
+    async def _place(self, page: Page, id: str | None) -> Place | None:  # noqa: A002
         """Where a cursor stands, None for none. Raises Refused for one that is not there."""
         known = None if id is None else self._places.get(page.key(id))
         if known is not None or id is None:
             return known
-        resource = next((one for one in naming.subject.resources if one.id == id), None)
+        asked, pinning = page.asked, page.pinning
+        resource = next((one for one in asked.naming.subject.resources if one.id == id), None)
         if resource is None:
             raise Refused
-        scope = self._pinning.scope_of(resource)
-        if scope is None and resource in naming.unknown:
-            scope = await self._pinning.find(naming, resource, route, client)
+        scope = pinning.scope_of(resource)
+        if scope is None and resource in asked.naming.unknown:
+            scope = await pinning.find(asked.naming, resource, asked.route, asked.client.name)
         if scope is None:
             raise Refused
         return Place(id, scope, await page.created(scope, resource), {scope: id})
@@ -126,7 +151,7 @@ class Merger:
         wish = page.wish
         sources = [
             Source(scope, rank, page, descending=wish.descending is not bool(before))
-            for rank, scope in enumerate(sorted(self._pinning.projects, reverse=bool(before)))
+            for rank, scope in enumerate(sorted(page.pinning.projects, reverse=bool(before)))
         ]
         ranks = {source.scope: source.rank for source in sources}
         start, stop = (before, after) if before else (after, None)
@@ -134,7 +159,7 @@ class Merger:
         others = next((source.others for source in sources if source.others), None)
         if others is None:
             return None
-        taken, has_more = await self._take(sources, wish.size, start, stop)
+        taken, has_more = await self._take(page, distinct(page, sources), start, stop)
         if taken and not before:
             scope, last = taken[-1]
             read = {source.scope: source.read for source in sources if source.read is not None}
@@ -143,11 +168,12 @@ class Merger:
         return write_listing(others, items[::-1] if before else items, has_more=has_more)
 
     async def _take(
-        self, sources: Sequence[Source], size: int | None, start: Place | None, stop: Place | None
+        self, page: Page, sources: Sequence[Source], start: Place | None, stop: Place | None
     ) -> tuple[list[tuple[str, Item]], bool]:
-        """The first ``size`` items of all, each once, with their scopes; and whether more follow."""
+        """What comes first of all sources, each once, with its scope; and whether more follow."""
+        size = page.wish.size
         taken: list[tuple[str, Item]] = []
-        seen = {start.id: start.scope} if start else {}
+        seen = {start.id} if start else set()
         while True:
             full = len(taken) == size
             if full and any(source.is_dry for source in sources):
@@ -164,20 +190,19 @@ class Merger:
                 return taken, True
             source.take()
             if item.id not in seen:
+                seen.add(item.id)
                 taken.append((source.scope, item))
-            elif size is not None:  # models are everybody's
-                self._pinning.note_same(seen[item.id], source.scope)
-            seen.setdefault(item.id, source.scope)
 
 
 class Page:
     """One page that a client asked for, and how it is asked for in each scope."""
 
-    def __init__(self, store: AffinityStore, subject: Subject, request: Request, wish: Wish, ask: Asker) -> None:
+    def __init__(self, store: AffinityStore, pinning: Pinning, asked: Asked, wish: Wish, ask: Asker) -> None:
         self._store = store
-        self._subject = subject
-        self._request = request
+        self._subject = asked.naming.subject
         self._ask = ask
+        self.pinning = pinning
+        self.asked = asked
         self.wish = wish
 
     def key(self, id: str) -> tuple[object, ...]:  # noqa: A002
@@ -200,7 +225,7 @@ class Page:
     async def listing(self, scope: str, after: str | None, size: int | None, *, descending: bool) -> Listing | None:
         """A scope's items behind ``after``; None where it has no such list."""
         query = self.wish.query(after=after, size=size, descending=descending) or None
-        path = self._request.target.path
+        path = self.asked.request.target.path
         try:
             head, content = await self._read(scope, path, query)
             learner = Learner(self._store, self._subject, head, scope)
@@ -218,7 +243,7 @@ class Page:
     async def _read(self, scope: str, path: bytes, query: bytes | None) -> tuple[ResponseHead, bytes]:
         """A successful answer, as it came. Raises Unavailable, NotThere, Refused."""
         try:
-            async with self._ask(scope, retarget(self._request, path, query)) as response:
+            async with self._ask(scope, retarget(self.asked.request, path, query)) as response:
                 status = response.head.status
                 if status in FAILURES or status >= 500:  # noqa: PLR2004 - server errors
                     raise down(scope)
@@ -303,6 +328,18 @@ class Source:
         self.items.extend(listing.items)
         if listing.items:
             self._cursor = listing.items[-1].id
+
+
+def distinct(page: Page, sources: Iterable[Source]) -> list[Source]:
+    """The sources without those that show what another one shows: two keys of one project, as it turns out."""
+    owners: dict[str, str] = {}
+    kept = []
+    for source in sources:
+        twin = next((owners[item.id] for item in source.items if item.id in owners), None)
+        if twin is None or page.wish.size is None or not page.pinning.note_same(twin, source.scope):
+            kept.append(source)
+            owners.update((item.id, source.scope) for item in source.items)
+    return kept
 
 
 async def each(steps: Iterable[Coroutine[Any, Any, None]]) -> None:

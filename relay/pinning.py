@@ -143,10 +143,12 @@ class Pinning:
         """Where an unknown resource lives, or might: a scope that could not be asked. None where it is nowhere."""
         return await self._find(naming, resource, route, self._order(route, client))
 
-    def note_same(self, one: str, other: str) -> None:
+    def note_same(self, one: str, other: str) -> bool:
         """One id was seen in both scopes: where only their keys tell them apart, they are one project."""
-        if self._name(one) != self._name(other) and self._only_keys_differ(one, other):
-            self._unite(one, other)
+        if not self._only_keys_differ(one, other):
+            return False
+        self._unite(one, other)
+        return True
 
     # Before the request is sent.
 
