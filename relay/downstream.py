@@ -80,6 +80,7 @@ class Exchange:
         "config",
         "connection",
         "draining",
+        "handler",
         "head",
         "id",
         "is_local",
@@ -97,6 +98,7 @@ class Exchange:
         self.config = config  # what this exchange began with, whatever a reload brings meanwhile
         self.committed = False  # a byte of the response has left: from here on no retry, and no other answer
         self.draining = False
+        self.handler: Handler | None = None  # who may begin to drain while this lasts
         self.is_local = False  # one of our own pages: no record
         self.started = asyncio.get_running_loop().time()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
@@ -124,7 +126,8 @@ class Exchange:
     @property
     def closes(self) -> bool:
         """Whether the connection ends with this exchange: draining, or content that nobody will read."""
-        return self.draining or not self.connection.received
+        draining = self.draining or (self.handler is not None and self.handler.draining)
+        return draining or not self.connection.received
 
     def respond(self, status: int, content_type: bytes, content: bytes, fields: Fields) -> None:
         """Answer by ourselves."""
@@ -245,6 +248,7 @@ class Downstream:
             await self._leave()
             return None
         exchange = Exchange(self.connection, self._handler.config)
+        exchange.handler = self._handler
         exchange.begin(head)
         return exchange
 
