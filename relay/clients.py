@@ -40,8 +40,9 @@ class Clients:
         """
         end = self._loop.time() + seconds
         for downstream in self._downstreams.values():
-            if downstream.idle and not has_news(downstream.connection):  # a request that is here already is answered
-                downstream.connection.close()
+            connection = downstream.connection
+            if downstream.idle and not connection.has_pending and not has_news(connection):
+                connection.close()  # a request that is here already is answered first
         while tasks := {*self._downstreams, *(task for task in welcoming if not task.done())}:
             _, late = await asyncio.wait(tasks, timeout=max(end - self._loop.time(), 0))
             for task in late:
