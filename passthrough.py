@@ -384,7 +384,7 @@ class Worker:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status of SPEC §2."""
-    return start(make_parser().parse_args(argv), Worker)
+    return start(make_parser().parse_args(argv), Worker, lambda config: Router(config, random.Random()))  # noqa: S311
 
 
 if __name__ == "__main__":

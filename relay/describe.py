@@ -15,7 +15,7 @@ _COLUMNS = ("group", "deployment", "asks for", "at", "key", "scope", "")
 def describe(config: Config) -> str:
     """The effective routing table: text of several lines, keys masked to their last four characters."""
     rows = [row for group in config.groups.values() for row in _rows(group)]
-    lines = [*_table([_COLUMNS, *rows]), ""]
+    lines = [*aligned([_COLUMNS, *rows]), ""]
     lines += [f"{name}: not served: {reason}" for name, reason in config.unserved.items()]
     lines += [f"{alias} means {name}" for alias, name in config.router.model_group_alias.items()]
     lines += [f"{name} falls back to {', '.join(to)}" for name, to in config.router.fallbacks.items() if to]
@@ -37,7 +37,8 @@ def _cells(deployment: Deployment) -> tuple[str, ...]:
     return deployment.id, deployment.model, show_base(deployment.base), key, deployment.scope, ", ".join(extras)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """The rows as lines, each column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 

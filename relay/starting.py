@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .alone import Alone
@@ -26,19 +29,24 @@ from .systemd import Notifier
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from .config import Config
+    from .explaining import Decider
     from .listening import Listening
     from .serving import Servant
+    from .subject import Resource
 
     Hire = Callable[[Config, Mapping[str, str]], Servant]
 
 REFUSED = 2  # the exit status of a start that the configuration or the address forbids
 
 
-def start(arguments: argparse.Namespace, hire: Hire) -> int:
-    """Do what the command line asks for. ``hire`` makes the worker inside its loop; the exit status of SPEC §2."""
+def start(arguments: argparse.Namespace, hire: Hire, decide: Callable[[Config], Decider]) -> int:
+    """Do what the command line asks for; the exit status of SPEC §2.
+
+    ``hire`` makes the worker inside its loop, ``decide`` a router that has seen nothing yet.
+    """
     try:
         if arguments.demo:
             return asyncio.run(demonstrate(arguments, hire))
@@ -46,6 +54,8 @@ def start(arguments: argparse.Namespace, hire: Hire) -> int:
         config = source.load()
         if arguments.check:
             return print_check(config, strict=arguments.strict)
+        if arguments.explain:
+            return print_explanation(config, decide(config), arguments)
         return run(config, source, arguments, hire)
     except (ConfigError, CannotListen) as error:
         say(str(error))
@@ -63,6 +73,34 @@ def print_check(config: Config, *, strict: bool) -> int:
         say(warning)
     print(describe(config))
     return REFUSED if strict and config.warnings else 0
+
+
+def print_explanation(config: Config, router: Decider, arguments: argparse.Namespace) -> int:
+    """``--explain``: say who would be asked for a request. The store is read where there is one, and not made."""
+    from .explaining import Asked, explain  # nobody else needs it
+
+    method, target = arguments.explain
+    with known_scopes(config, router.scopes) as lookup:
+        print(explain(router, config, Asked(method.upper(), target, arguments.model), lookup, time.monotonic()))
+    return 0
+
+
+@contextmanager
+def known_scopes(config: Config, scopes: Sequence[str]) -> Iterator[Callable[[Resource], str | None]]:
+    """Tells the scope of the file that a resource was last seen in."""
+    path = config.affinity.path
+    if path is None or not Path(path).exists():
+        yield lambda _: None
+        return
+    from .affinity import AffinityStore
+
+    now = time.time()
+    store = AffinityStore.open(config.affinity, now)
+    try:
+        names = {store.canonical(scope): scope for scope in reversed(scopes)}
+        yield lambda resource: names.get(store.lookup(resource.kind, resource.id, now) or "")
+    finally:
+        store.close()
 
 
 def run(config: Config, source: Source, arguments: argparse.Namespace, hire: Hire) -> int:
