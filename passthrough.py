@@ -141,6 +141,7 @@ class Worker:
         brain = self.brain
         client, key = admit(exchange.head, target, exchange.config, brain.pinning.maker_of)
         exchange.record.client = client.name
+        exchange.body.check_size(exchange.body.length or 0)
         request = await classify(exchange.head, target, exchange.body, partial(is_decided, exchange.config))
         if key is not None:
             request.secret, request.subject.scope = key

@@ -539,7 +539,11 @@ class HTTP1Connection(asyncio.Protocol):
         self._lost = None
         self.set_deadline(seconds)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # reset meanwhile: nobody is left to read
+                self.abort()
+                return
         while not self.eof and self._lost is None:
             most -= len(self._pending)
             self._pending.clear()

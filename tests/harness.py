@@ -184,7 +184,7 @@ async def proxy_over(
         logger.removeHandler(catcher)
         server.close()
         await worker.drain()
-    assert not faults
+    assert not faults, faults
 
 
 @asynccontextmanager

@@ -59,6 +59,7 @@ class ScriptedUpstream:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="scripted upstream")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also where it was cancelled before it began
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
