@@ -31,7 +31,7 @@ class Listening:
     sockets: list[socket.socket]
     inherited: bool = False  # then whoever handed them over has them too, and keeps what waits in them for a successor
     name: Path | None = None  # of a unix socket that we made
-    mark: tuple[int, int] = (0, 0)  # which file that is: device and inode
+    mark: tuple[int, ...] = ()  # which file that is
 
     def close(self) -> None:
         """Let go of the sockets; workers have their own descriptors."""
@@ -45,10 +45,10 @@ class Listening:
                 self.name.unlink()
 
 
-def mark_of(name: Path) -> tuple[int, int]:
-    """What tells a file from another of the same name. Raises OSError."""
+def mark_of(name: Path) -> tuple[int, ...]:
+    """What tells a socket from another of the same name: an inode may be used again at once. Raises OSError."""
     status = name.lstat()
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_mtime_ns  # of a socket, when it was bound
 
 
 def open_listening(listener: Listener, environ: Mapping[str, str], pid: int) -> Listening:
