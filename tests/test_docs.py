@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from passthrough import Worker
 from relay import errors, handshake
 from relay.command import make_parser
 from relay.config import Limits, Timeouts
 from relay.configfile import parse_config
+from relay.downstream import Downstream
 from relay.metrics import ProxyMetrics
 from relay.outcomes import Kind
+from relay.pinning import Pinning
+from relay.recording import Recorder
+from relay.upstream import UpstreamConnection, UpstreamPool
 from relay.version import VERSION
+from router import Router
 from tools.rooms import ROOT
 
 if TYPE_CHECKING:
@@ -145,6 +152,21 @@ def test_limits_and_times_are_those_of_the_code(section: Limits | Timeouts) -> N
 def test_refusals_are_those_of_the_code() -> None:
     rows = {(int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", BEHAVIOUR, re.MULTILINE)}
     assert rows == {(one.status, str(one.code)) for one in error_classes()}
+
+
+def test_the_story_is_told_with_names_that_exist() -> None:
+    """`room.name` and `Class.name`, wherever a document of ours says so."""
+    classes = {
+        one.__name__: one for one in (Worker, Router, Pinning, Recorder, Downstream, UpstreamPool, UpstreamConnection)
+    }
+    told = set(re.findall(r"`(\w+)\.(\w+)`", (ROOT / "docs" / "architecture.md").read_text()))
+    owners = {
+        owner: classes.get(owner) or import_module(f"relay.{owner}")
+        for owner, name in told
+        if owner in classes or (name != "py" and (ROOT / "relay" / f"{owner}.py").exists())
+    }
+    assert len(owners) > 10
+    assert [(owner, name) for owner, name in told if owner in owners and not hasattr(owners[owner], name)] == []
 
 
 def test_every_outcome_is_explained() -> None:
