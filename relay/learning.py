@@ -14,7 +14,7 @@ from .usage import UNMETERED
 if TYPE_CHECKING:
     from .affinity import AffinityStore
     from .fields import RequestHead, ResponseHead
-    from .subject import Subject
+    from .subject import Resource, Subject
     from .usage import Usage
 
 NOTHING = Node()
@@ -64,15 +64,25 @@ def learn_from_head(
         return
     now = time.time()
     endpoint = subject.endpoint
-    pairs = [(resource.kind, resource.id) for resource in subject.resources if resource.place != HINT]
+    gone = deleted_by(subject) if request.method == b"DELETE" else None
+    pairs = [(one.kind, one.id) for one in subject.resources if one.place != HINT and one is not gone]
     made = location_resource(endpoint, head.get(b"location").decode("latin-1"))
     if made is not None:
         pairs.append((made.kind, made.id))
     if pairs:
         affinity.remember(pairs, scope, now)
-    if request.method == b"DELETE" and subject.resources:
-        last_named = [resource for resource in subject.resources if resource.place == "path"][-1:]
-        for resource in last_named:  # the last id of the path is what was deleted; those before it are its parents
-            affinity.forget(resource.kind, resource.id, now)
+    if gone is not None:
+        affinity.forget(gone.kind, gone.id, now)
     elif request.method == b"POST" and not endpoint.answer:
         affinity.note_workspace(client, subject.session, now)
+
+
+def deleted_by(subject: Subject) -> Resource | None:
+    """What a successful DELETE has deleted: the one id of a path that ends with it.
+
+    Below a parent it may be no resource of its own (a message of a thread), or one that lives on (a file that was
+    taken out of a vector store).
+    """
+    template = subject.endpoint.template
+    paths = [resource for resource in subject.resources if resource.place == "path"]
+    return paths[0] if paths and template.endswith("}") and template.count("{") == 1 else None

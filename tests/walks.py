@@ -71,7 +71,7 @@ class Estate:
         """A file with a key for each of the clients; the scopes are called as the projects."""
         from relay.config import AffinitySettings
 
-        named = settings.pop("named", True)
+        named, most = settings.pop("named", True), settings.pop("max_parallel_requests", None)
         members = [
             deployment(
                 key.removeprefix("sk-"),
@@ -81,6 +81,7 @@ class Estate:
                 key=Secret(key),
                 scope=project if named else key.replace("sk-", "key-"),
                 scope_is_named=named,
+                max_parallel_requests=most,
             )
             for key, project in PROJECTS.items()
         ]
@@ -459,6 +460,20 @@ async def run_at_once(w: Walker, assistant: str) -> None:
             w.keep("thread", event.data.id)
 
 
+@needs("thread")
+async def unsay(w: Walker, thread: str) -> None:
+    message = await w.api.beta.threads.messages.create(thread, role="user", content=w.foreign())
+    assert (await w.api.beta.threads.messages.delete(message.id, thread_id=thread)).deleted
+    assert (await w.api.beta.threads.retrieve(thread)).id == thread
+
+
+@needs("vector_store", "file")
+async def take_out(w: Walker, store: str, file: str) -> None:
+    await w.api.vector_stores.files.create(store, file_id=file)
+    assert (await w.api.vector_stores.files.delete(file, vector_store_id=store)).deleted
+    assert (await w.api.files.retrieve(file)).id == file
+
+
 # Containers, fine-tuning, evals, videos, skills, ChatKit.
 
 
@@ -500,6 +515,7 @@ async def run_eval(w: Walker, eval_: str, file: str) -> None:
     made = await w.api.evals.runs.create(eval_, data_source=source)
     assert (await w.api.evals.runs.retrieve(made.id, eval_id=eval_)).status == "completed"
     assert [item.id async for item in await w.api.evals.runs.output_items.list(made.id, eval_id=eval_)]
+    await w.api.evals.runs.delete(made.id, eval_id=eval_)
 
 
 @needs()
@@ -523,6 +539,8 @@ async def see_skill(w: Walker, skill: str) -> None:
     assert (await w.api.skills.retrieve(skill)).id == skill
     await w.api.skills.versions.create(skill, files=[("mine/SKILL.md", b"---\n")])
     assert [one.version async for one in await w.api.skills.versions.list(skill)]
+    newest = (await w.api.skills.retrieve(skill)).latest_version
+    await w.api.skills.versions.delete(newest, skill_id=skill)
 
 
 @needs()
