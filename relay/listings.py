@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 TIMES = ("created_at", "created")  # the members that say when an item was made
+UPDATED = ("updated_at", *TIMES)  # of a list that is ordered by changes
 EDGES = ("first_id", "last_id")
 DIGITS = re.compile(r"[1-9][0-9]{0,5}")
 ORDERS = ("asc", "desc")
@@ -52,7 +53,7 @@ class Item(NamedTuple):
     """One element of a list, as it came."""
 
     id: str
-    created: float
+    moment: float  # what the list is ordered by, in seconds
     raw: str
 
 
@@ -65,13 +66,13 @@ class Listing:
     others: dict[str, str]  # name -> raw value, in order; ``data`` stands empty
 
 
-def read_listing(content: bytes) -> Listing:
-    """Take a page apart. Raises ValueError where it is none."""
+def read_listing(content: bytes, times: tuple[str, ...] = TIMES) -> Listing:
+    """Take a page apart; ``times`` are the members that its order follows. Raises ValueError where it is no page."""
     text = content.decode("utf-8", "surrogateescape")
     items: list[Item] = []
     others: dict[str, str] = {}
     for name, start in _members(text):
-        stop = _read_items(text, start, items) if name == "data" else DECODER.raw_decode(text, start)[1]
+        stop = _read_items(text, start, items, times) if name == "data" else DECODER.raw_decode(text, start)[1]
         others[name] = "" if name == "data" else text[start:stop]
     if "data" not in others:
         raise ValueError("no list: it has no data")
@@ -112,12 +113,12 @@ def _end(text: str, at: int) -> int:
     return DECODER.raw_decode(text, at)[1]
 
 
-def _read_items(text: str, at: int, items: list[Item]) -> int:
+def _read_items(text: str, at: int, items: list[Item], times: tuple[str, ...]) -> int:
     """Add the objects of an array; where it ends."""
     at = _expect(text, at, "[")
     while text[at : at + 1] != "]":
         value, stop = DECODER.raw_decode(text, at)
-        items.append(_item(value, text[at:stop]))
+        items.append(_item(value, text[at:stop], times))
         at = _skip(text, stop)
         if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
@@ -126,15 +127,15 @@ def _read_items(text: str, at: int, items: list[Item]) -> int:
     return at + 1
 
 
-def _item(value: Any, raw: str) -> Item:
+def _item(value: Any, raw: str, times: tuple[str, ...]) -> Item:
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         raise ValueError("an item without an id")  # noqa: TRY004 - it is the text that is wrong
-    return Item(value["id"], created_of(value), raw)
+    return Item(value["id"], moment_of(value, times), raw)
 
 
-def created_of(value: dict[str, Any]) -> float:
-    """When something was made, in seconds; 0 where it does not say."""
-    for name in TIMES:
+def moment_of(value: dict[str, Any], times: tuple[str, ...] = TIMES) -> float:
+    """When something was made (or changed, by ``times``), in seconds; 0 where it does not say."""
+    for name in times:
         created = value.get(name)
         if isinstance(created, (int, float)):
             return float(created)
@@ -163,6 +164,11 @@ class Wish:
     descending: bool
     rest: tuple[str, ...]  # the other parameters, as they came
     habits: Habits
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """The members that the order follows."""
+        return UPDATED if "order_by=updated_at" in self.rest else TIMES
 
     @classmethod
     def read(cls, template: str, query: str) -> Wish | None:

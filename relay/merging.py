@@ -21,7 +21,7 @@ from .classification import Request, find_model_in_target
 from .errors import AllOut, Unavailable, UpstreamFailure
 from .inflate import CODINGS, Inflater
 from .learning import Learner
-from .listings import Item, Listing, Wish, created_of, read_listing, write_listing
+from .listings import Item, Listing, Wish, moment_of, read_listing, write_listing
 from .outcomes import Kind
 from .pages import JSON
 from .resources import retrieve_path
@@ -77,7 +77,7 @@ class Place:
 
     id: str
     scope: str
-    created: float
+    moment: float
     read: Mapping[str, str]  # scope -> the last item that stands before the place; not all may be there
 
 
@@ -141,7 +141,7 @@ class Merger:
             scope = await pinning.find(asked.naming, resource, asked.route, asked.client.name)
         if scope is None:
             raise Refused
-        return Place(id, scope, await page.created(scope, resource), {scope: id})
+        return Place(id, scope, await page.moment(scope, resource), {scope: id})
 
     async def _write(self, page: Page, after: Place | None, before: Place | None) -> bytes | None:
         """Read from all scopes, and write what comes first.
@@ -163,7 +163,7 @@ class Merger:
         if taken and not before:
             scope, last = taken[-1]
             read = {source.scope: source.read for source in sources if source.read is not None}
-            self._places.made(page.key(last.id), lambda: Place(last.id, scope, last.created, read))
+            self._places.made(page.key(last.id), lambda: Place(last.id, scope, last.moment, read))
         items = [item for _, item in taken]
         return write_listing(others, items[::-1] if before else items, has_more=has_more)
 
@@ -209,14 +209,14 @@ class Page:
         """What a place in this list is remembered by."""
         return (self._subject.endpoint.template, self.wish.rest, self.wish.descending, id)
 
-    async def created(self, scope: str, resource: Resource) -> float:
+    async def moment(self, scope: str, resource: Resource) -> float:
         """When a cursor's item was made. Raises Refused where it is not there any more."""
         path = retrieve_path(resource.kind, resource.id)
         if path is None:
             raise Refused
         try:
             head, content = await self._read(scope, path.encode(), None)
-            return created_of(json.loads(decoded(head, content)))
+            return moment_of(json.loads(decoded(head, content)), self.wish.times)
         except NotThere:
             raise Refused from None
         except (ValueError, AttributeError):
@@ -232,7 +232,7 @@ class Page:
             if learner.watch is not None:
                 learner.watch(content)
             learner.finish()
-            return read_listing(decoded(head, content))
+            return read_listing(decoded(head, content), self.wish.times)
         except ValueError:
             raise down(scope) from None
         except NotThere:
@@ -280,7 +280,7 @@ class Source:
 
     def key(self) -> tuple[float, int]:
         """Where the next item stands among those of all sources."""
-        return max(self._sign * self.items[0].created, self._moment), self.rank
+        return max(self._sign * self.items[0].moment, self._moment), self.rank
 
     def take(self) -> Item:
         """The next item."""
@@ -304,7 +304,7 @@ class Source:
                 self._cursor = self.read = None  # what had been read last was deleted since
             else:
                 return
-        await self._skip((self._sign * place.created, ranks.get(place.scope, -1)))
+        await self._skip((self._sign * place.moment, ranks.get(place.scope, -1)))
 
     async def _skip(self, until: tuple[float, int]) -> None:
         """Read from the start up to what stands behind ``until``."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.listings import HABITS, Habits, Item, Wish, created_of, read_listing, write_listing
+from relay.listings import HABITS, UPDATED, Habits, Item, Wish, moment_of, read_listing, write_listing
 
 PAGE = b""" {"object" : "list", "data": [ {"id":"a", "created_at" : 2e0, "x": "\xc3\xa9 ]}" } ,
   {"id": "b", "created":1.5,"metadata":{"id": "c"}}], "first_id": "a", "last_id":"b" , "has_more": true,
@@ -18,7 +18,7 @@ PAGE = b""" {"object" : "list", "data": [ {"id":"a", "created_at" : 2e0, "x": "\
 
 def test_items_keep_their_bytes() -> None:
     listing = read_listing(PAGE)
-    assert [(item.id, item.created) for item in listing.items] == [("a", 2.0), ("b", 1.5)]
+    assert [(item.id, item.moment) for item in listing.items] == [("a", 2.0), ("b", 1.5)]
     assert all(item.raw.encode() in PAGE for item in listing.items)
     assert listing.items[0].raw == '{"id":"a", "created_at" : 2e0, "x": "é ]}" }'
     assert listing.has_more
@@ -98,7 +98,16 @@ def test_any_page_comes_back_whole(data: list[dict[str, Any]], indent: int | Non
     [({"created_at": 3}, 3.0), ({"created": 4}, 4.0), ({}, 0.0), ({"created_at": None, "created": 2}, 2.0)],
 )
 def test_when_something_was_made(value: dict[str, Any], created: float) -> None:
-    assert created_of(value) == created
+    assert moment_of(value) == created
+
+
+def test_what_a_list_may_be_ordered_by() -> None:
+    assert moment_of({"created_at": 3, "updated_at": 5}, UPDATED) == 5.0
+    wish = Wish.read("/evals", "order_by=updated_at")
+    assert wish is not None
+    assert wish.times == UPDATED
+    (item,) = read_listing(b'{"data":[{"id":"a","created_at":3,"updated_at":5}]}', wish.times).items
+    assert item.moment == 5.0
 
 
 WISHES = [

@@ -13,10 +13,14 @@ import openai
 import pytest
 import pytest_asyncio
 
+from relay import looking
+from relay.errors import Unavailable, UpstreamFailure
 from relay.resources import RETRIEVE, kind_of
 from relay.subject import Resource
+from relay.tally import Brake
+from relay.upstream import StaleConnection
 from tests import walks
-from tests.harness import get, post
+from tests.harness import get, post, with_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -349,6 +353,133 @@ async def test_what_two_ids_pin_stays_where_they_are(estate: Estate, proxy: Prox
         await api.vector_stores.files.create(store.id, file_id=file)
     assert {heard.project for heard in estate.demo.requests if not walks.is_look(heard)} == {estate.owners[file]}
     assert known(proxy, "vector_store", store.id) == estate.owners[file]
+
+
+async def test_a_body_that_flows_by_is_sent_again(estate: Estate, proxy: Proxy, api: Any) -> None:
+    away = away_from(home_of(proxy))[0]
+    upload = make(estate, away, "upload", status="pending", filename="u", purpose="assistants", bytes=BIG, file=None)
+    part = await api.uploads.parts.create(upload, data=b"x" * BIG)
+    whole = await api.uploads.complete(upload, part_ids=[part.id])
+    assert whole.file.bytes == BIG
+    assert known(proxy, "upload", upload) == away
+    before = len(estate.demo.requests)
+    with pytest.raises(openai.BadRequestError):
+        await api.uploads.complete(upload, part_ids=["part_made1up2"])
+    assert len(estate.demo.requests) == before + 1
+
+
+async def test_one_that_cannot_be_sent_again_is_not(estate: Estate) -> None:
+    config = estate.config(limits=with_limits(replay_bytes=1 << 20))
+    async with walks.proxies(config) as (proxy,), walks.sdk(proxy) as api:
+        away = away_from(home_of(proxy))[0]
+        upload = make(estate, away, "upload", status="pending", filename="u", purpose="assistants", bytes=BIG)
+        with pytest.raises(openai.NotFoundError):
+            await api.uploads.parts.create(upload, data=b"x" * BIG)
+        assert {heard.project for heard in estate.demo.requests} == {home_of(proxy)}
+
+
+async def test_what_cannot_be_asked_for_is_tried_where_it_was_lost(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """The store was wrong about an upload; nothing but the request itself can tell."""
+    home, away = home_of(proxy), away_from(home_of(proxy))[0]
+    upload = make(estate, away, "upload", status="pending", filename="u", purpose="assistants", bytes=1, file=None)
+    learn(proxy, home, upload)
+    assert (await api.uploads.cancel(upload)).id == upload
+    assert known(proxy, "upload", upload) == away
+    for _ in range(2):
+        with pytest.raises(openai.NotFoundError):
+            await api.uploads.cancel("upload_made1up2")
+
+
+async def test_a_key_that_may_not_look_is_the_last_to_be_tried(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """Nobody else has it: so it can only be where we may not look."""
+    last = homes_of(proxy)[-1]
+    file = make_file(estate, last)
+    denied = {"error": {"message": "no", "code": None, "type": "invalid_request_error"}}
+    for key in [key for key, project in walks.PROJECTS.items() if project == last]:
+        estate.demo.script(403, body=denied, key=key, method="GET", times=None)
+    assert (await api.vector_stores.create(file_ids=[file])).id
+    assert estate.demo.requests[-1].project == last
+
+
+async def test_a_reset_of_the_first_answer_is_a_doubt(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """The home did not answer, another did, with a 404: that the home has it is as likely as ever."""
+    home = home_of(proxy)
+    file = make_file(estate, home)
+    for key in [key for key, project in walks.PROJECTS.items() if project == home]:
+        estate.demo.script(fault="reset", place="unread", key=key, times=None)
+    with pytest.raises(openai.InternalServerError) as caught:
+        await api.files.retrieve(file)
+    assert caught.value.status_code == 502
+    estate.demo.scripts.clear()
+    assert (await api.files.retrieve(file)).id == file
+
+
+async def test_a_full_scope_has_not_missed(estate: Estate) -> None:
+    config = estate.config(max_parallel_requests=1)
+    async with walks.proxies(config) as (proxy,), walks.sdk(proxy) as api:
+        last = homes_of(proxy)[-1]
+        file = make_file(estate, last)
+        keys = [key for key, project in walks.PROJECTS.items() if project == last]
+        for key in keys:
+            estate.demo.key(key).slow = 0.5
+        pinned: Any = {"headers": {"x-passthrough-scope": last}}
+        busy = []
+        for _ in keys:
+            arrival = asyncio.create_task(estate.demo.next_heard())
+            busy.append(asyncio.create_task(api.get("/models", cast_to=object, options=pinned)))
+            await arrival
+        with pytest.raises(openai.RateLimitError):
+            await api.vector_stores.create(file_ids=[file])
+        await asyncio.gather(*busy)
+        assert (await api.files.retrieve(file)).id == file
+
+
+async def test_searches_wait_for_each_other_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowance = looking.Allowance(Brake())
+    first = await allowance.begin(10)
+    assert first is not None
+    waiting = asyncio.create_task(allowance.begin(10))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    with first:
+        first.missed, first.found = 9, True  # what finds something costs nothing
+    second = await waiting
+    assert second is not None
+    monkeypatch.setattr(looking, "PATIENCE", 0.01)
+    with pytest.raises(Unavailable):
+        await allowance.begin(1)
+    with second:
+        second.missed = 10
+    assert await allowance.begin(1) is None
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([StaleConnection("gone", sent=True), 200], looking.Sighting.FOUND),
+        ([StaleConnection("gone", sent=True), 404], looking.Sighting.MISSED),
+        ([StaleConnection("gone", sent=True)] * 2, looking.Sighting.UNSURE),
+        ([UpstreamFailure("no", sent=False)], looking.Sighting.UNSURE),
+        ([401], looking.Sighting.DENIED),
+        ([429], looking.Sighting.UNSURE),
+    ],
+)
+async def test_a_look_is_redialled_once(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, turns: list[Any], expected: looking.Sighting
+) -> None:
+    script = iter(turns)
+
+    async def say(*_: Any, **__: Any) -> Any:
+        turn = next(script)
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
+
+    monkeypatch.setattr(looking, "get_status", say)
+    (deployment, *_) = proxy.worker.config.deployments
+    seen = await looking.look(proxy.worker.pool, deployment, Resource("file", "file-abc123", "body"), 1)
+    assert seen is expected
+    assert list(script) == []
 
 
 # Conflicts.
