@@ -183,8 +183,11 @@ class Worker:
         errand = Errand(partial(self._ask_along, passage), lambda: passage.exchange.body.replayable)
         passage.route = await passage.brain.pinning.pursue(passage.naming, passage.route, passage.client.name, errand)
         passage.exchange.record.reason = passage.route.reason
-        assert passage.route.answer is not None
-        return passage.responses[passage.route.answer]
+        answer = passage.route.answer
+        assert answer is not None
+        if len(passage.rows) > 1:
+            self._release(passage, answer)  # the others are not held for as long as a stream may take
+        return passage.responses[answer]
 
     @asynccontextmanager
     async def _asked(self, passage: Passage, scope: str, request: Request) -> AsyncIterator[UpstreamResponse]:
@@ -318,13 +321,14 @@ class Worker:
             exchange.id.encode(),
         )
 
-    def _release(self, passage: Passage) -> None:
-        """Give back every connection and end every attempt, on every path."""
+    def _release(self, passage: Passage, but: Attempt | None = None) -> None:
+        """Give back every connection and end every attempt: on every path, and earlier all ``but`` the answer's."""
         now = self._loop.time()
-        for response in passage.responses.values():
-            response.upstream.release()
+        for attempt, response in passage.responses.items():
+            if attempt is not but:
+                response.upstream.release()
         for route in passage.routes:
-            passage.brain.router.close(route, now)
+            passage.brain.router.close(route, now, but)
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
         """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""

@@ -210,10 +210,11 @@ class Router:
             attempt.ended = True
             self.ledger.end(attempt.member, attempt)
 
-    def close(self, route: Route, now: float) -> None:
-        """The exchange is over, and with it every attempt; nobody else is going to be asked about its failures."""
+    def close(self, route: Route, now: float, but: Attempt | None = None) -> None:
+        """Nobody else is going to be asked, so every attempt is over: all ``but`` the one whose answer is relayed."""
         for attempt in route.attempts:
-            self.end(attempt, now)
+            if attempt is not but:
+                self.end(attempt, now)
         self._settle(route)
 
     # -- what an outcome means (SPEC §7) ------------------------------------------------------------------------------

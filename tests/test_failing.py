@@ -287,6 +287,30 @@ async def test_nobody_there_is_a_502_and_silence_a_504(up: ScriptedUpstream) -> 
     assert (silence[:13], error_of(silence)["code"]) == (b"HTTP/1.1 504 ", "upstream_timeout")
 
 
+async def test_what_is_not_relayed_is_let_go_before_a_long_answer(
+    up: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    gate = asyncio.Event()
+
+    async def speak_until_told(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(EVENTS + b"9\r\ndata: 1\n\n\r\n")
+        await gate.wait()
+        writer.write(b"0\r\n\r\n")
+
+    up.says(b"HTTP/1.1 503 Busy\r\nContent-Length: 1000000\r\n\r\n" + bytes(100_000))
+    second.says(speak_until_told)
+    async with proxy_with(config_over(*pair(up.port, second.port))) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(POST_CHAT)
+        await asyncio.wait_for(reader.readuntil(b"data: 1\n\n\r\n"), PATIENCE)
+        await asyncio.wait_for(up.closed.wait(), PATIENCE)
+        healths = proxy.worker.brain.router.ledger.healths
+        assert [healths[name][1].in_flight for name in "ab"] == [0, 1]
+        gate.set()
+        await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), PATIENCE)
+        writer.close()
+
+
 # How often.
 
 
