@@ -18,7 +18,7 @@ RELAYED = [
     (b"/v1/models/meta-llama%2FLlama-3", b"/models/meta-llama%2FLlama-3", None),
     (b"/v1/files/a%20b//c/%zz", b"/files/a%20b//c/%zz", None),
     (b"/v1/x?q=../..&r=%2e%2e", b"/x", b"q=../..&r=%2e%2e"),  # a query is no path
-    (b"/v1/%252525252e", b"/%252525252e", None),  # read three times over it is no dot yet, and nobody reads a fourth time
+    (b"/v1/%252525252e", b"/%252525252e", None),  # no dot after three readings; nobody reads a fourth time
     (b"/v1/...", b"/...", None),
     (b"/v1/a..;b/..c;d", b"/a..;b/..c;d", None),
     (b"/v1/.well-known", b"/.well-known", None),
