@@ -112,11 +112,6 @@ class LogQueue:
 _queues: weakref.WeakSet[LogQueue] = weakref.WeakSet()
 
 
-def dropped_records() -> int:
-    """How many records this process has dropped so far."""
-    return sum(queue.dropped for queue in _queues)
-
-
 def _forked() -> None:
     for queue in _queues:
         queue.forked()

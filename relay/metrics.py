@@ -10,7 +10,6 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from .logqueue import dropped_records
 from .usage import UNMETERED, Usage
 from .vitals import VITALS, read_vitals
 
@@ -174,19 +173,13 @@ class Registry:
 class ProxyMetrics(Registry):
     """The families of SPEC §11, as attributes.
 
-    ``in_flight``, ``cooling``, ``headroom`` and ``resources`` are the caller's to set before a ``snapshot``, which
-    itself reads what the process knows: its vitals, and how many log records were dropped. All else is ``observe``'s.
+    ``in_flight``, ``cooling``, ``headroom``, ``resources`` and ``log_dropped`` are set before a ``snapshot`` (see
+    ``relay.gauges``), which reads the process' own figures itself. All else is ``observe``'s.
     """
 
-    def __init__(
-        self,
-        version: str,
-        vitals: Callable[[], Mapping[str, float]] = read_vitals,
-        dropped: Callable[[], int] = dropped_records,
-    ) -> None:
+    def __init__(self, version: str, vitals: Callable[[], Mapping[str, float]] = read_vitals) -> None:
         super().__init__()
         self._vitals = vitals
-        self._dropped = dropped
         self._resolved: dict[tuple[str | None, str | None, int | None], Resolved] = {}
         name = "passthrough_"
         self.exchanges = self.counter(
@@ -234,7 +227,6 @@ class ProxyMetrics(Registry):
 
     def snapshot(self) -> dict[str, Any]:
         """All values of this worker, the process' own read now."""
-        self.log_dropped.labels().value = self._dropped()
         for name, value in self._vitals().items():
             self._process[name].labels().value = value
         return super().snapshot()

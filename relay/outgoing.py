@@ -26,7 +26,7 @@ NO_EXTENSIONS = frozenset({b"sec-websocket-extensions"})  # of frames that we re
 def request_lines(pool: UpstreamPool, exchange: Exchange, request: Request, deployment: Deployment) -> bytes:
     """The deployment's own lines, and those of the client that pass."""
     own, replaced = pool.own_lines(deployment)
-    trace, traced = trace_lines(exchange)
+    trace, traced = trace_lines(exchange, deployment.id)
     dropped = replaced | traced
     key_header = exchange.config.key_header
     if key_header is not None:

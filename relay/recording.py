@@ -47,7 +47,7 @@ class Recorder:
         """Raises ConfigError where spans are asked for and cannot be made."""
         self.metrics = ProxyMetrics(VERSION)
         self._loop = asyncio.get_running_loop()
-        self._prices: dict[int, tuple[Deployment, dict[str, Decimal]]] = {}
+        self._prices: dict[str, tuple[Deployment, dict[str, Decimal]]] = {}
         self._tracing: Tracing | None = None
         if settings.otel:
             from .spans import open_tracing  # lazy: all that it needs is installed only where it is asked for
@@ -89,9 +89,9 @@ class Recorder:
             record.cost = price(usage, self._prices_of(deployment))
 
     def _prices_of(self, deployment: Deployment) -> Mapping[str, Decimal]:
-        known = self._prices.get(id(deployment))
+        known = self._prices.get(deployment.id)
         if known is None or known[0] is not deployment:
-            known = self._prices[id(deployment)] = (deployment, dict(deployment.prices))
+            known = self._prices[deployment.id] = (deployment, dict(deployment.prices))
         return known[1]
 
     # How it ended, where it did not end well.
@@ -141,11 +141,11 @@ class Recorder:
             self._tracing.stop()
 
 
-def trace_lines(exchange: Exchange) -> tuple[bytes, frozenset[bytes]]:
+def trace_lines(exchange: Exchange, deployment: str) -> tuple[bytes, frozenset[bytes]]:
     """The field lines that carry the trace of the attempt just begun on, and the names that they replace."""
     if exchange.span is None:
         return b"", NO_FIELDS
-    return field_lines(exchange.span.fields()), TRACE_FIELDS
+    return field_lines(exchange.span.fields(deployment)), TRACE_FIELDS
 
 
 def detail_of(error: ProxyError) -> str:

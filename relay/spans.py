@@ -87,9 +87,10 @@ class ExchangeSpan:
         )
         self._attempts.append(AttemptSpan(self._tracing, span, began))
 
-    def fields(self) -> Fields:
-        """The field lines that make the upstream's spans children of the last attempt's."""
-        return self._attempts[-1].fields()
+    def fields(self, deployment: str) -> Fields:
+        """The field lines that make an upstream's spans children of the last attempt at it."""
+        attempts = zip(reversed(self._attempts), reversed(self._record.attempts), strict=True)
+        return next(attempt.fields() for attempt, row in attempts if row["deployment"] == deployment)
 
     def end(self) -> None:
         """The exchange is over and its record complete."""
