@@ -175,7 +175,8 @@ async def test_gauges_tell_how_it_is_now(up: ScriptedUpstream) -> None:
     shares = [gauges.pop(key) for key in list(gauges) if key[0] == "headroom_ratio"]
     assert all(0.25 <= share < 0.26 for share in shares)
     assert shares
-    assert gauges == {("in_flight", "gpt-4"): 1, ("cooling", "a"): 1, ("cooling", "b"): 0, ("resources",): 1}
+    resources = 2  # the file, and that this client has made things
+    assert gauges == {("in_flight", "gpt-4"): 1, ("cooling", "a"): 1, ("cooling", "b"): 0, ("resources",): resources}
     assert found(proxy, after)["in_flight", "gpt-4"] == 0
 
 
