@@ -17,11 +17,12 @@ from .upstream import StaleConnection
 from .version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from types import TracebackType
 
     from .config import Deployment
     from .outcomes import Outcome
+    from .route import Route
     from .subject import Resource
     from .tally import Brake
     from .upstream import UpstreamPool
@@ -60,6 +61,20 @@ SIGHTINGS = {
 def sighting_of(outcome: Outcome | None) -> Sighting:
     """What an outcome says; all that is no clear answer leaves it open."""
     return Sighting.UNSURE if outcome is None else SIGHTINGS.get(outcome.kind, Sighting.UNSURE)
+
+
+def doubt_about(route: Route) -> Iterator[Route | ProxyError]:
+    """The first answer of a route, before its last, that left open what its scope knows: it goes before a 404."""
+    settled = {attempt.deployment.scope for attempt in route.attempts if attempt is route.answer}
+    for attempt in route.attempts:
+        if attempt.deployment.scope in settled or sighting_of(attempt.outcome) is not Sighting.UNSURE:
+            continue
+        if attempt.outcome is None or attempt.outcome.status is None:
+            yield UpstreamFailure("A deployment that may know what this request names did not answer.", sent=True)
+        else:
+            route.answer = attempt
+            yield route
+        return
 
 
 class NoContent:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from .bounded import Bounded
 from .errors import AllOut, ProxyError, Unavailable, UpstreamFailure
-from .looking import LOOK_SECONDS, Allowance, Sighting, look, sighting_of
+from .looking import LOOK_SECONDS, Allowance, Sighting, doubt_about, look, sighting_of
 from .naming import Naming, conflict, is_miss
 from .resources import HINT, SECRET, retrieve_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from .affinity import AffinityStore
     from .config import Deployment
@@ -381,20 +381,6 @@ class Pinning:
     def _note_present(self, resource: Resource) -> None:
         self._present.made((resource.kind, resource.id), lambda: 0.0)
         self._present[resource.kind, resource.id] = time.time()
-
-
-def doubt_about(route: Route) -> Iterator[Route | ProxyError]:
-    """The first answer of a route, before its last, that left open what its scope knows: it goes before a 404."""
-    settled = {attempt.deployment.scope for attempt in route.attempts if attempt is route.answer}
-    for attempt in route.attempts:
-        if attempt.deployment.scope in settled or sighting_of(attempt.outcome) is not Sighting.UNSURE:
-            continue
-        if attempt.outcome is None or attempt.outcome.status is None:
-            yield UpstreamFailure("A deployment that may know what this request names did not answer.", sent=True)
-        else:
-            route.answer = attempt
-            yield route
-        return
 
 
 def first_of(sightings: Mapping[str, Sighting], wanted: Sighting) -> str | None:
