@@ -46,6 +46,8 @@ LARGEST_PAGE = 64 << 20  # bytes; 10,000 files are some 3 MB
 PAGE_SECONDS = 60.0
 FAILURES = frozenset({401, 403, 429})  # of a key: the list of its scope cannot be had
 NOT_THERE = frozenset({404, 405, 501})  # of a list without a cursor: an upstream that does not have it
+SMALL_PAGE = 64 << 10  # bytes; larger ones are taken apart beside the loop
+TURN = 500  # items that are put together in one turn of the loop
 PLAIN = frozenset({b"", b"identity"})
 
 
@@ -134,7 +136,7 @@ class Merger:
             return known
         asked, pinning = page.asked, page.pinning
         resource = next((one for one in asked.naming.subject.resources if one.id == id), None)
-        if resource is None:
+        if resource is None or retrieve_path(resource.kind, resource.id) is None:
             raise Refused
         scope = pinning.scope_of(resource)
         if scope is None and resource in asked.naming.unknown:
@@ -175,10 +177,14 @@ class Merger:
         taken: list[tuple[str, Item]] = []
         seen = {start.id} if start else set()
         while True:
+            dry = [source for source in sources if source.is_dry]
             full = len(taken) == size
-            if full and any(source.is_dry for source in sources):
+            if dry and full:
                 return taken, True
-            await each(source.fill() for source in sources if source.is_dry)
+            if dry:
+                await each(source.fill() for source in dry)
+            elif len(taken) % TURN == TURN - 1:
+                await asyncio.sleep(0)  # the loop is not held for as long as a large page takes
             ready = [source for source in sources if source.items]
             if not ready:
                 return taken, False
@@ -211,9 +217,7 @@ class Page:
 
     async def moment(self, scope: str, resource: Resource) -> float:
         """When a cursor's item was made. Raises Refused where it is not there any more."""
-        path = retrieve_path(resource.kind, resource.id)
-        if path is None:
-            raise Refused
+        path = retrieve_path(resource.kind, resource.id) or ""
         try:
             head, content = await self._read(scope, path.encode(), None)
             return moment_of(json.loads(decoded(head, content)), self.wish.times)
@@ -232,7 +236,9 @@ class Page:
             if learner.watch is not None:
                 learner.watch(content)
             learner.finish()
-            return read_listing(decoded(head, content), self.wish.times)
+            if len(content) <= SMALL_PAGE:
+                return read_listing(decoded(head, content), self.wish.times)
+            return await asyncio.to_thread(lambda: read_listing(decoded(head, content), self.wish.times))
         except ValueError:
             raise down(scope) from None
         except NotThere:
@@ -291,24 +297,22 @@ class Source:
 
     async def open(self, place: Place | None, ranks: Mapping[str, int]) -> None:
         """Go to the first item behind ``place``, or of all."""
-        if place is None:
-            await self.fill()
-            return
-        self._cursor = self.read = place.read.get(self.scope)
-        if self._cursor is not None:
-            try:
-                await self.fill()
-            except Refused:
-                if self.scope == place.scope:
-                    raise
-                self._cursor = self.read = None  # what had been read last was deleted since
-            else:
-                return
-        await self._skip((self._sign * place.moment, ranks.get(place.scope, -1)))
+        size = self._page.wish.size
+        if place is not None:
+            self._cursor = self.read = place.read.get(self.scope)
+            size = size if self._cursor else self._page.wish.habits.most
+        try:
+            await self.fill(size)
+        except Refused:
+            if place is None or self.scope == place.scope or self._cursor is None:
+                raise
+            self._cursor = self.read = None  # what had been read last was deleted since
+            await self.fill(self._page.wish.habits.most)
+        if place is not None:
+            await self._skip((self._sign * place.moment, ranks.get(place.scope, -1)))
 
     async def _skip(self, until: tuple[float, int]) -> None:
-        """Read from the start up to what stands behind ``until``."""
-        await self.fill(self._page.wish.habits.most)
+        """Leave out what stands before ``until``, reading on where that is more than was fetched."""
         while self.items:
             while self.items and self.key() < until:
                 self.take()
@@ -344,13 +348,9 @@ def distinct(page: Page, sources: Iterable[Source]) -> list[Source]:
 
 async def each(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Take all steps at once; the first error ends the others."""
-    waiting = list(steps)
-    if len(waiting) == 1:
-        await waiting[0]
-        return
     try:
         async with asyncio.TaskGroup() as group:
-            for step in waiting:
+            for step in steps:
                 group.create_task(step, name="a scope's list")
     except BaseExceptionGroup as errors:
         raise next((one for one in errors.exceptions if isinstance(one, Unavailable)), errors.exceptions[0]) from None

@@ -172,6 +172,18 @@ async def test_a_cursor_that_nobody_has_seen_is_found(estate: Estate, proxy: Pro
         assert [item["id"] for item in page["data"]] == newest_first[place + 1 : place + 6]
 
 
+async def test_a_deep_page_is_read_up_to(estate: Estate, api: Any) -> None:
+    newest_first = backwards(estate, fill(estate, "vector_store", 400, moments=10), "vector_store")
+    page = await walks.call(api, "GET", f"/vector_stores?limit=100&after={newest_first[350]}")
+    assert [item["id"] for item in page["data"]] == newest_first[351:]
+    assert not page["has_more"]
+
+
+async def test_a_large_page_does_not_hold_the_loop(estate: Estate, api: Any) -> None:
+    newest_first = backwards(estate, fill(estate, "file", 2000, filename="f" * 50, bytes=1, status="processed"), "file")
+    assert [file.id async for file in await api.files.list()] == newest_first
+
+
 async def test_pages_before(estate: Estate, api: Any) -> None:
     newest_first = backwards(estate, fill(estate, "vector_store", 30, moments=3), "vector_store")
     for place in (0, 3, 17, 29):
@@ -185,7 +197,7 @@ async def test_pages_before(estate: Estate, api: Any) -> None:
 async def test_what_is_made_and_deleted_meanwhile_moves_nothing_else(estate: Estate, api: Any) -> None:
     newest_first = backwards(estate, fill(estate, "vector_store", 30, moments=3), "vector_store")
     seen: list[str] = []
-    gone = set()
+    gone: set[str] = set()
     while True:
         after = f"&after={seen[-1]}" if seen else ""
         page = await walks.call(api, "GET", f"/vector_stores?limit=4{after}")
@@ -193,8 +205,7 @@ async def test_what_is_made_and_deleted_meanwhile_moves_nothing_else(estate: Est
         if not page["has_more"]:
             break
         await api.vector_stores.create(name="new")
-        passed = next((one for one in seen[-4:-1] if one not in gone), None)  # somewhere the last that was read
-        if passed:
+        for passed in set(seen[:-1]) - gone:  # what the other scopes had been read up to, too
             await api.vector_stores.delete(passed)
             gone.add(passed)
     assert seen == newest_first
@@ -213,6 +224,48 @@ async def test_a_deleted_cursor_gets_the_api_s_own_answer(estate: Estate, api: A
     with pytest.raises(openai.NotFoundError):
         await walks.call(api, "GET", "/vector_stores?limit=3&after=vs_made1up2")
     assert len(estate.demo.requests) == cost + 1
+
+
+async def test_so_does_one_that_is_gone_but_still_known(estate: Estate, proxy: Proxy, api: Any) -> None:
+    newest_first = backwards(estate, fill(estate, "vector_store", 9), "vector_store")
+    store = newest_first[4]
+    await api.vector_stores.retrieve(store)
+    estate.demo.projects[estate.owners[store]].drop("vector_store", store)
+    for cursor in (store, "x" * 600, "."):
+        with pytest.raises(openai.NotFoundError) as caught:
+            await walks.call(api, "GET", f"/vector_stores?limit=3&after={cursor}")
+        assert cursor in caught.value.message
+
+
+async def test_a_cursor_whose_scope_talks_nonsense(estate: Estate, proxy: Proxy, api: Any) -> None:
+    newest_first = backwards(estate, fill(estate, "vector_store", 9), "vector_store")
+    store = newest_first[4]
+    await api.vector_stores.retrieve(store)
+    for body in (b"[]", b"nonsense"):
+        estate.demo.script(200, body=body, path=f"/vector_stores/{store}")
+        with pytest.raises(openai.InternalServerError, match=f"'{estate.owners[store]}'"):
+            await walks.call(api, "GET", f"/vector_stores?limit=3&after={store}")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[(b"Content-Encoding", b"br")], [(b"Content-Encoding", b"gzip")], [(b"Content-Length", b"100")]],
+    ids=["a coding that cannot be read", "a lie about the coding", "a page that breaks off"],
+)
+async def test_a_page_that_cannot_be_read(estate: Estate, api: Any, fields: list[tuple[bytes, bytes]]) -> None:
+    page = b'{"object":"list","data":[],"has_more":false}'
+    lengths = [] if fields[0][0] == b"Content-Length" else [(b"Content-Length", b"%d" % len(page))]
+    lines = b"".join(b"%s: %s\r\n" % line for line in [*fields, *lengths])
+    raw = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%s\r\n%s" % (lines, page)
+    estate.demo.script(raw=raw, key="sk-gamma-1", times=None)
+    with pytest.raises(openai.InternalServerError, match="'gamma'"):
+        await walks.call(api, "GET", "/vector_stores")
+
+
+async def test_nowhere_such_a_list(estate: Estate, api: Any) -> None:
+    estate.demo.script(404, body={"error": {"code": "unknown_url", "message": "none"}}, times=None)
+    with pytest.raises(openai.NotFoundError):
+        await walks.call(api, "GET", "/vector_stores")
 
 
 async def test_so_does_what_no_list_takes(estate: Estate, api: Any) -> None:
