@@ -261,7 +261,7 @@ class Worker:
             request.rewrite_body(model)
             lines = request_lines(self.pool, exchange, request, deployment)
             target = request.target_for(deployment.base.path, model)
-            upstream.send_request(exchange.head, target, exchange.body, deployment.base.authority, lines)
+            upstream.send_request(exchange.head, target, exchange.body, lines)
             timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
             head = await upstream.response_head(timeout, lambda interim: self._pass_interim(exchange, interim))
             check_switch(exchange, request, head)

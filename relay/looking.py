@@ -128,7 +128,7 @@ async def get_status(
     upstream = await pool.lease(deployment, fresh=fresh)
     try:
         head = RequestHead(b"GET", target, b"1.1", [])
-        upstream.send_request(head, target, NO_CONTENT, deployment.base.authority, lines)
+        upstream.send_request(head, target, NO_CONTENT, lines)
         answer = await upstream.response_head(seconds, lambda _: None)
         with suppress(PeerGone, Silent, ProxyError):  # content that came along: without it the connection is kept
             while isinstance(upstream.connection.poll_event(), bytes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .dial import dial, named_peer
 from .errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
@@ -50,23 +50,23 @@ class MalformedAnswer(UpstreamFailure):
 class UpstreamConnection:
     """A leased connection, for one attempt. ``release`` ends the lease on every path."""
 
-    __slots__ = ("_pool", "_upload", "connection", "interim", "key", "released", "reused")
+    __slots__ = ("_lane", "_pool", "_upload", "connection", "interim", "released", "reused")
 
-    def __init__(self, pool: UpstreamPool, key: Key, connection: HTTP1Connection, *, reused: bool) -> None:
+    def __init__(self, pool: UpstreamPool, lane: Lane, connection: HTTP1Connection, *, reused: bool) -> None:
         self._pool = pool
-        self.key = key
+        self._lane = lane
         self.connection = connection
         self.reused = reused
         self.interim = 0
         self.released = False
         self._upload: asyncio.Task[None] | None = None
 
-    def send_request(self, head: RequestHead, target: bytes, content: Content, host: bytes, lines: bytes) -> None:
+    def send_request(self, head: RequestHead, target: bytes, content: Content, lines: bytes) -> None:
         """Write the request. What is at hand leaves at once, with the head; a longer body follows in a task."""
         connection = self.connection
         if not connection.is_alive():
             raise StaleConnection("The upstream closed the connection.", sent=False)
-        connection.send_request(head, target, host, *content.framing, lines)
+        connection.send_request(head, target, self._lane.host, *content.framing, lines)
         data = content.at_once()
         if data is not None:
             if data:
@@ -165,7 +165,7 @@ class UpstreamConnection:
         connection = self.connection
         if connection.is_done and not connection.has_pending and not connection.eof:
             connection.next_cycle()
-            self._pool.keep(self.key, connection)
+            self._pool.keep(self._lane, connection)
         else:
             connection.abort()
 
@@ -217,6 +217,38 @@ class UpstreamResponse:
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
 
 
+class Lane:
+    """Kept connections that lead to one place in one way, and what is said there as ``Host``."""
+
+    __slots__ = ("host", "idle", "named")
+
+    def __init__(self, host: bytes, named: tuple[str, int] | None) -> None:
+        self.host = host
+        self.named = named  # whose addresses these are, to notice when they move
+        self.idle: deque[HTTP1Connection] = deque()
+
+    def evict(self, connection: HTTP1Connection) -> None:
+        """An idle connection is of no use any more."""
+        connection.on_readable = None
+        connection.abort()
+        with contextlib.suppress(ValueError):
+            self.idle.remove(connection)
+
+    def drop(self) -> None:
+        """None of them is."""
+        while self.idle:
+            self.evict(self.idle[-1])
+
+
+class Approach(NamedTuple):
+    """How a deployment is reached and spoken to."""
+
+    deployment: Deployment
+    lane: Lane
+    lines: bytes
+    replaced: frozenset[bytes]
+
+
 class UpstreamPool:
     """Kept connections to every upstream of one worker."""
 
@@ -224,8 +256,8 @@ class UpstreamPool:
         self._config = config
         self._proxies = proxies
         self._resolver = Resolver()
-        self._idle: dict[Key, deque[HTTP1Connection]] = {}
-        self._own_lines: dict[str, tuple[Deployment, bytes, frozenset[bytes]]] = {}
+        self._lanes: dict[Key, Lane] = {}
+        self._approaches: dict[str, Approach] = {}
 
     def prepare(self) -> None:
         """Read every file that TLS to the upstreams needs. Raises ValueError, one sentence that names the file."""
@@ -237,9 +269,12 @@ class UpstreamPool:
     def reconfigure(self, config: Config, proxies: OutboundProxies) -> None:
         """Go on with another configuration; connections that it still leads to are kept."""
         self._config, self._proxies = config, proxies
+        self._approaches.clear()
         wanted = {key_of(deployment) for deployment in config.deployments}
-        for key in self._idle.keys() - wanted:
-            self._drop(self._idle.pop(key))
+        for key in self._lanes.keys() - wanted:
+            self._lanes.pop(key).drop()
+        for key, lane in self._lanes.items():
+            lane.named = named_peer(key[0], proxies.for_base(key[0], key[2]))
 
     async def lease(
         self, deployment: Deployment, *, fresh: bool = False, until: float | None = None
@@ -248,34 +283,33 @@ class UpstreamPool:
 
         Raises UpstreamFailure, UpstreamTimeout.
         """
-        key = key_of(deployment)
+        lane = self._approach(deployment).lane
         if not fresh:
-            connection = self._take_idle(key)
+            connection = self._take_idle(lane)
             if connection is not None:
-                return UpstreamConnection(self, key, connection, reused=True)
-        return UpstreamConnection(self, key, await self._dial_by(until, deployment), reused=False)
+                return UpstreamConnection(self, lane, connection, reused=True)
+        return UpstreamConnection(self, lane, await self._dial_by(until, deployment), reused=False)
 
     @property
     def patience(self) -> float:
         """How long an upstream may take nothing of a request, in seconds."""
         return self._config.timeouts.response_head
 
-    def _take_idle(self, key: Key) -> HTTP1Connection | None:
-        idle = self._idle.get(key)
+    def _take_idle(self, lane: Lane) -> HTTP1Connection | None:
+        idle = lane.idle
         while idle:
             connection = idle.pop()  # the warmest; the others grow old and are closed by their deadline
             connection.on_readable = None
-            if connection.is_alive() and not has_news(connection) and self._still_named(key, connection):
+            if connection.is_alive() and not has_news(connection) and self._still_named(lane, connection):
                 connection.set_deadline(None)
                 connection.heard = False
                 return connection
             connection.abort()
         return None
 
-    def _still_named(self, key: Key, connection: HTTP1Connection) -> bool:
+    def _still_named(self, lane: Lane, connection: HTTP1Connection) -> bool:
         """Names move (SPEC §14): a connection to an address that is no longer named is not used again."""
-        named = named_peer(key[0], self._proxies.for_base(key[0], key[2]))
-        return named is None or self._resolver.still_named(*named, connection.peer())
+        return lane.named is None or self._resolver.still_named(*lane.named, connection.peer())
 
     async def _dial_by(self, until: float | None, deployment: Deployment) -> HTTP1Connection:
         try:
@@ -304,41 +338,37 @@ class UpstreamPool:
         )
         return connection
 
-    def keep(self, key: Key, connection: HTTP1Connection) -> None:
+    def keep(self, lane: Lane, connection: HTTP1Connection) -> None:
         """Take a connection back for the next lease. Any byte or end, or too long a silence, evicts it."""
-        idle = self._idle.setdefault(key, deque())
-        if len(idle) >= MOST_IDLE:
+        if len(lane.idle) >= MOST_IDLE:
             connection.abort()
             return
-        idle.append(connection)
+        lane.idle.append(connection)
         connection.set_deadline(self._config.timeouts.upstream_keep_alive)
-        connection.on_readable = lambda: self._evict(idle, connection)
-
-    @staticmethod
-    def _evict(idle: deque[HTTP1Connection], connection: HTTP1Connection) -> None:
-        connection.on_readable = None
-        connection.abort()
-        with contextlib.suppress(ValueError):
-            idle.remove(connection)
-
-    @staticmethod
-    def _drop(idle: deque[HTTP1Connection]) -> None:
-        for connection in idle:
-            connection.on_readable = None
-            connection.abort()
-        idle.clear()
+        connection.on_readable = lambda: lane.evict(connection)
 
     def own_lines(self, deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
         """The field lines that a deployment adds to every request, and the names that they replace."""
-        known = self._own_lines.get(deployment.id)
-        if known is None or known[0] is not deployment:
-            known = self._own_lines[deployment.id] = (deployment, *make_own_lines(deployment))
-        return known[1], known[2]
+        approach = self._approach(deployment)
+        return approach.lines, approach.replaced
+
+    def _approach(self, deployment: Deployment) -> Approach:
+        """What is the same for every request to a deployment."""
+        known = self._approaches.get(deployment.id)
+        if known is None or known.deployment is not deployment:
+            key = key_of(deployment)
+            lane = self._lanes.get(key)
+            if lane is None:
+                named = named_peer(deployment.base, self._proxies.for_base(deployment.base, deployment.proxy))
+                lane = self._lanes[key] = Lane(deployment.base.authority, named)
+            known = Approach(deployment, lane, *make_own_lines(deployment))
+            self._approaches[deployment.id] = known
+        return known
 
     def close(self) -> None:
         """Drop every idle connection."""
-        for idle in self._idle.values():
-            self._drop(idle)
+        for lane in self._lanes.values():
+            lane.drop()
         self._resolver.close()
 
 
