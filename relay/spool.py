@@ -32,16 +32,24 @@ class Spool:
             self._pieces.append(data)
         else:
             self._file.seek(self.size)
-            self._file.write(data)
+            self._write(data)
         self.size += len(data)
 
     def _spill(self) -> None:
         import tempfile  # few bodies are this long
 
-        self._file = tempfile.TemporaryFile(prefix="passthrough-")  # noqa: SIM115 - lives as long as the body
+        # Without a buffer of its own, which would take bytes that a full disk refuses later, in a read or a close.
+        self._file = tempfile.TemporaryFile(prefix="passthrough-", buffering=0)  # noqa: SIM115 - as long as the body
         for piece in self._pieces:
-            self._file.write(piece)
+            self._write(piece)
         self._pieces.clear()
+
+    def _write(self, data: bytes) -> None:
+        """All of ``data``, where the file stands; a disk with room for a part takes that, and refuses the rest."""
+        assert self._file is not None
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
 
     @property
     def in_memory(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from relay.spool import PIECE, Spool
@@ -42,3 +44,20 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="No space"):
         spool.append(b"0123456789")
     assert spool.size == 0
+
+
+@pytest.mark.parametrize("beyond", [1, 100, 10_000])
+def test_a_disk_that_fills_up_says_so_at_once_and_not_later(beyond: int) -> None:
+    """No byte that was taken is refused in its midst: neither a read nor the close fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    spool = Spool(10)
+    spool.append(b"x" * 50_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        spool.append(b"y" * 10_000)
+        with pytest.raises(OSError, match="large"):
+            spool.append(b"z" * beyond)
+        assert spool.joined() == b"x" * 50_000 + b"y" * 10_000
+        spool.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
