@@ -20,6 +20,7 @@ from relay.affinity import AffinityStore
 from relay.classification import Request, classify, is_decided
 from relay.clients import Clients
 from relay.command import make_parser
+from relay.delivery import deliver, pass_interim
 from relay.downstream import Exchange
 from relay.ephemeral import admit
 from relay.errors import (
@@ -30,10 +31,7 @@ from relay.errors import (
     UpstreamFailure,
     UpstreamTimeout,
 )
-from relay.fields import inbound_lines
 from relay.gauges import alone, snapshot
-from relay.handshake import SWITCHING
-from relay.learning import Learner, learn_from_head
 from relay.merging import Merger
 from relay.metrics import exposition
 from relay.outbound import OutboundProxies
@@ -41,8 +39,8 @@ from relay.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outc
 from relay.outgoing import check_switch, request_lines
 from relay.pinning import Errand, Pinning
 from relay.recording import Recorder
-from relay.relaying import BrokenResponse, relay_response
-from relay.session import relay_session
+from relay.relaying import BrokenResponse
+from relay.responses_socket import converse
 from relay.starting import start
 from relay.targets import target_of
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
@@ -52,10 +50,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from relay.config import Client, Config
-    from relay.fields import ResponseHead
     from relay.http1 import HTTP1Connection
     from relay.log import Attempt as Row
     from relay.naming import Naming
+    from relay.responses_socket import ResponsesSocket
     from relay.subject import Subject
 
 SERVER_LOG = logging.getLogger("passthrough.server")
@@ -84,6 +82,7 @@ class Passage:
     brain: Brain
     naming: Naming
     route: Route
+    socket: ResponsesSocket | None = None  # where the client has heard our own 101 already
     routes: list[Route] = field(default_factory=list)  # that were asked along: more than one where ids are looked for
     responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
     rows: dict[Attempt, Row] = field(default_factory=dict)  # of the record
@@ -145,8 +144,17 @@ class Worker:
         request = await classify(exchange.head, target, exchange.body, partial(is_decided, exchange.config))
         if key is not None:
             request.secret, request.subject.scope = key
+        if request.in_first_frame:
+            await converse(exchange, request, partial(self._answer, exchange, request, client, brain))
+        else:
+            await self._answer(exchange, request, client, brain)
+
+    async def _answer(
+        self, exchange: Exchange, request: Request, client: Client, brain: Brain, socket: ResponsesSocket | None = None
+    ) -> None:
+        """Find out where a classified request may go, and bring the answer back."""
         naming, route = await self._resolve(exchange, request.subject, client, brain)
-        passage = Passage(exchange, request, client, brain, naming, route)
+        passage = Passage(exchange, request, client, brain, naming, route, socket)
         group = passage.route.group.name
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
         try:
@@ -263,7 +271,7 @@ class Worker:
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, lines)
             timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
-            head = await upstream.response_head(timeout, lambda interim: self._pass_interim(exchange, interim))
+            head = await upstream.response_head(timeout, partial(pass_interim, exchange))
             check_switch(exchange, request, head)
         except BaseException:
             upstream.release()
@@ -278,30 +286,15 @@ class Worker:
         outcome = read_outcome(head.status, head.fields, content, wall=time.time())
         return outcome if request.secret is None else of_client_key(outcome)
 
-    @staticmethod
-    def _pass_interim(exchange: Exchange, interim: ResponseHead) -> None:
-        """Relay early hints and the like (RFC 9110 §15.2); 100 is ours to say, and HTTP/1.0 knows none."""
-        if interim.status != 100 and exchange.head.version == b"1.1":  # noqa: PLR2004 - Continue
-            exchange.connection.send_interim(interim.status, interim.reason, inbound_lines(interim))
-            exchange.connection.flush()
-
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:
         """Commit, and move the content while it is watched."""
         exchange, attempt = passage.exchange, passage.route.answer
         assert attempt is not None
         self.recorder.answered(exchange, attempt.deployment, attempt.outcome, response.head)
-        subject, scope = passage.request.subject, attempt.deployment.scope
-        learn_from_head(self.affinity, exchange.head, subject, response.head, passage.client.name, scope)
-        learner = Learner(self.affinity, subject, response.head, scope)
         try:
-            if response.head.status == SWITCHING:
-                await relay_session(exchange, response, self._own_lines(exchange, attempt))
-            else:
-                await relay_response(exchange, response, self._own_lines(exchange, attempt), learner.watch)
+            await deliver(passage, response, self.affinity, passage.brain.router, self.recorder.used)
         except BrokenResponse as error:
             self._note_break(passage, attempt, error)
-        finally:
-            self.recorder.used(exchange, learner.finish(), attempt.deployment)
 
     def _note_break(self, passage: Passage, attempt: Attempt, error: BrokenResponse) -> None:
         """A response broke off after its first byte. Whose fault that was is told by ``error.cause``."""
@@ -311,15 +304,6 @@ class Worker:
         passage.brain.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
         self.recorder.broken(passage.exchange, passage.rows[attempt], error)
         UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
-
-    @staticmethod
-    def _own_lines(exchange: Exchange, attempt: Attempt) -> bytes:
-        """The field lines that we add to a response (SPEC §6)."""
-        return b"x-passthrough-deployment: %s\r\nx-passthrough-attempts: %d\r\nx-passthrough-id: %s\r\n" % (
-            attempt.deployment.id.encode("ascii", "replace"),
-            len(exchange.record.attempts),
-            exchange.id.encode(),
-        )
 
     def _release(self, passage: Passage, but: Attempt | None = None) -> None:
         """Give back every connection and end every attempt: on every path, and earlier all ``but`` the answer's."""

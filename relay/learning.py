@@ -6,14 +6,17 @@ import time
 from typing import TYPE_CHECKING
 
 from .endpoints import location_resource, shown_by
+from .finders import USAGE, IdFinder, UsageFinder
+from .handshake import SWITCHING
 from .pointers import Node
 from .resources import HINT, as_resource
 from .tap import ResponseTap
-from .usage import UNMETERED
+from .usage import UNMETERED, total
 
 if TYPE_CHECKING:
     from .affinity import AffinityStore
     from .fields import RequestHead, ResponseHead
+    from .finders import Pairs
     from .subject import Resource, Subject
     from .usage import Usage
 
@@ -42,28 +45,67 @@ class Learner:
 
     def _watch(self, data: bytes | bytearray) -> None:
         """See bytes that are about to leave."""
-        self._store(self._tap.feed(bytes(data)))
-
-    def _store(self, pairs: list[tuple[str, str]]) -> None:
-        if pairs:
-            shown = (as_resource(kind, value, "response") for kind, value in pairs)
-            kept = [(resource.kind, resource.id) for resource in shown if resource is not None]
-            self._affinity.remember(kept, self._scope, time.time())
+        store_pairs(self._affinity, self._tap.feed(bytes(data)), self._scope)
 
     def finish(self) -> Usage | str | None:
         """The answer is over: what it used, ``UNMETERED`` where it should have said so, None where it uses nothing."""
-        self._store(self._tap.finish())
+        store_pairs(self._affinity, self._tap.finish(), self._scope)
         return (self._tap.usage or UNMETERED) if self._metered else None
+
+
+class SessionLearner:
+    """Watches one session of the Responses API over a WebSocket, with ``scope``: its events are those of streams."""
+
+    __slots__ = ("_affinity", "_finder", "_metered", "_scope", "_subject", "_usage")
+
+    def __init__(self, affinity: AffinityStore, subject: Subject, scope: str) -> None:
+        self._affinity = affinity
+        self._scope = scope
+        self._subject = subject
+        self._finder = IdFinder(subject.endpoint.unstored)
+        self._metered = subject.endpoint.metered
+        self._usage: Usage | None = None
+
+    def expect(self, *, stored: bool) -> None:
+        """A response is asked for. Once one is ``stored``, all that is shown counts: it does not say whose it is."""
+        if stored:
+            self._finder = IdFinder(self._subject.endpoint.response)
+
+    def learn(self, message: bytes) -> None:
+        """See a message that is about to reach the client. Never fails."""
+        try:
+            store_pairs(self._affinity, self._finder.event(message), self._scope)
+            if self._metered and USAGE.search(message) is not None:
+                finder = UsageFinder()
+                finder.feed(message)
+                if finder.usage is not None:
+                    finder.usage.service_tier = finder.tier
+                    self._usage = total(self._usage, finder.usage)
+        except Exception:  # noqa: BLE001 - watching never fails a session
+            self._metered = False
+
+    def finish(self) -> Usage | str | None:
+        """The session is over: what all its responses used."""
+        return self._usage or UNMETERED
+
+
+def store_pairs(affinity: AffinityStore, pairs: Pairs, scope: str) -> None:
+    """Remember the ids that an answer shows."""
+    if pairs:
+        shown = (as_resource(kind, value, "response") for kind, value in pairs)
+        kept = [(resource.kind, resource.id) for resource in shown if resource is not None]
+        affinity.remember(kept, scope, time.time())
 
 
 def learn_from_head(
     affinity: AffinityStore, request: RequestHead, subject: Subject, head: ResponseHead, client: str, scope: str
 ) -> None:
     """What a successful answer's head shows: a ``Location``, a deletion, ids that live here, a client at work."""
-    if not 200 <= head.status < 300:  # noqa: PLR2004 - success
+    endpoint = subject.endpoint
+    joined = head.status == SWITCHING and not endpoint.first_frame  # there is a session with what was named
+    if not (200 <= head.status < 300 or joined):  # noqa: PLR2004 - success
         return
     now = time.time()
-    endpoint = subject.endpoint
     gone = deleted_by(subject) if request.method == b"DELETE" else None
     pairs = [(one.kind, one.id) for one in subject.resources if one.place != HINT and one is not gone]
     made = location_resource(endpoint, head.get(b"location").decode("latin-1"))

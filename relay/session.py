@@ -32,6 +32,7 @@ def send_switch(exchange: Exchange, reason: bytes, lines: bytes) -> None:
     """Commit to a session."""
     exchange.committed = True
     exchange.record.status = SWITCHING
+    exchange.record.first_byte_ms = round((asyncio.get_running_loop().time() - exchange.started) * 1000, 3)
     exchange.connection.send_interim(SWITCHING, reason, lines)
     exchange.connection.flush()
 

@@ -8,7 +8,7 @@ transcription, speech events), and seconds of audio (``{"type": "duration", "sec
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,20 @@ def read_usage(value: Any) -> Usage | None:
         _count(after, "audio_tokens") or 0,
         _count(after, "image_tokens") or 0,
     )
+
+
+def total(one: Usage | None, other: Usage) -> Usage:
+    """What two answers used together; the service tier is that of the later."""
+    if one is None:
+        return other
+    sums: dict[str, Any] = {}
+    for field in fields(Usage):
+        first, second = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "service_tier":
+            sums[field.name] = second or first
+        else:
+            sums[field.name] = first if second is None else second if first is None else first + second
+    return Usage(**sums)
 
 
 def _count(value: dict[str, Any], name: str) -> int | None:
