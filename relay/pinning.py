@@ -155,21 +155,23 @@ class Pinning:
     async def locate(self, naming: Naming, route: Route, client: str) -> None:
         """Ask scopes where ``naming.is_open``: about a conflict, or for what nobody has seen.
 
-        ``route``: where the request would go otherwise. Leaves what was found in ``naming``. Raises and
-        Unavailable where a scope that has to be asked does not answer.
+        ``route``: where the request would go otherwise. Leaves what was found in ``naming``. Raises
+        ScopeConflict, and Unavailable where a scope that has to be asked does not answer.
         """
         if naming.known:
             await self._reconcile(naming, route)
-        elif naming.sought is not None:
-            naming.scope = await self._find(naming, naming.sought, route, self._order(route, client))
+        elif resource := naming.sought:
+            naming.scope = await self._find(naming, resource, route, self._order(route, client))
 
     async def _reconcile(self, naming: Naming, route: Route) -> None:
-        """Several scopes are named. They may be one project under several keys (SPEC §5 "Conflict")."""
+        """Several scopes are named. They may be one project under several keys (SPEC §5 "Conflict").
+
+        A scope that is asked for is one of the file's: the router has let it pass.
+        """
         voices: list[tuple[str, Resource | None]] = list(naming.known.items())
-        if naming.asked is not None and naming.asked not in naming.known:
-            if naming.asked not in self._scopes:
-                return  # the router knows what to say
-            voices.insert(0, (naming.asked, None))
+        asked = naming.asked
+        if asked is not None and asked not in naming.known:
+            voices.insert(0, (asked, None))
         first = voices[0]
         for other in voices[1:]:
             if not await self._are_one(first, other, route):

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from relay import looking
 from relay.errors import Unavailable, UpstreamFailure
-from relay.resources import RETRIEVE, kind_of
+from relay.resources import ENCRYPTED, RETRIEVE, kind_of
 from relay.subject import Resource
 from relay.tally import Brake
 from relay.upstream import StaleConnection
@@ -561,6 +561,28 @@ async def test_or_two_after_all(estate: Estate, unnamed: Proxy) -> None:
         with pytest.raises(openai.APIStatusError) as caught:
             await api.files.retrieve(other, extra_headers={"x-passthrough-scope": "key-alpha-1"})
         assert caught.value.status_code == 409
+
+
+async def test_what_cannot_be_asked_for_stays_a_conflict(estate: Estate, unnamed: Proxy) -> None:
+    blobs = [estate.demo.projects["alpha"].encrypt() for _ in range(2)]
+    for blob, scope in zip(blobs, ("key-alpha-1", "key-alpha-2"), strict=True):
+        unnamed.worker.affinity.remember([(ENCRYPTED, blob)], scope, time.time())
+    said: Any = [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": blob} for blob in blobs]
+    async with walks.sdk(unnamed) as api:
+        with pytest.raises(openai.ConflictError, match="encrypted content belongs to the scope 'key-alpha-1'"):
+            await api.responses.create(model="gpt-4o", input=said, store=False)
+    assert not estate.demo.requests
+
+
+async def test_what_is_gone_after_a_union_stays_where_the_rest_is(estate: Estate, unnamed: Proxy) -> None:
+    one, other = make_file(estate, "alpha"), make_file(estate, "alpha")
+    learn(unnamed, "key-alpha-1", one)
+    learn(unnamed, "key-alpha-2", other)
+    estate.demo.script(404, body={"error": {"message": "no"}}, method="POST")
+    async with walks.sdk(unnamed) as api:
+        with pytest.raises(openai.NotFoundError):
+            await api.vector_stores.create(file_ids=[one, other])
+    assert {heard.project for heard in estate.demo.requests} == {"alpha"}
 
 
 async def test_a_scope_that_cannot_be_asked_leaves_it_open(estate: Estate, unnamed: Proxy) -> None:
