@@ -53,6 +53,7 @@ def start(arguments: argparse.Namespace, hire: Hire, decide: Callable[[Config], 
         source = Source(arguments, os.environ)
         config = source.load()
         if arguments.check:
+            check(config, (), os.environ)  # files and variables that reading the configuration did not look at
             return print_check(config, strict=arguments.strict)
         if arguments.explain:
             return print_explanation(config, decide(config), arguments)

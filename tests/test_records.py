@@ -735,7 +735,7 @@ async def test_a_fault_of_our_own(monkeypatch: pytest.MonkeyPatch, caplog: Any, 
     if committed:
         monkeypatch.setattr(BodyRelay, "_look", fail)
     else:
-        monkeypatch.setattr(passthrough, "learn_from_head", fail)
+        monkeypatch.setattr(passthrough, "deliver", fail)
     async with upstreams_that_say([[EVENTS + FIRST + SECOND]]) as upstreams, proxy_for(*upstreams) as proxy:
         reader, writer = await proxy.connect()
         writer.write(POST_CHAT)
