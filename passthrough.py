@@ -40,7 +40,6 @@ from relay.outgoing import check_switch, request_lines
 from relay.pinning import Errand, Pinning
 from relay.recording import Recorder
 from relay.relaying import BrokenResponse
-from relay.responses_socket import converse
 from relay.starting import start
 from relay.targets import target_of
 from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
@@ -145,6 +144,8 @@ class Worker:
         if key is not None:
             request.secret, request.subject.scope = key
         if request.in_first_frame:
+            from relay.responses_socket import converse  # loaded with the first such session, not at every start
+
             await converse(exchange, request, partial(self._answer, exchange, request, client, brain))
         else:
             await self._answer(exchange, request, client, brain)

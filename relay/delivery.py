@@ -9,7 +9,6 @@ from .fields import inbound_lines
 from .handshake import SWITCHING
 from .learning import Learner, SessionLearner, learn_from_head
 from .relaying import relay_response
-from .responses_socket import name_at
 from .session import relay_session
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ async def deliver(
     learn_from_head(store, exchange.head, subject, head, passage.client.name, deployment.scope)
     learner: Learner | SessionLearner
     if passage.socket is not None:
+        from .responses_socket import name_at  # loaded with the first such session, not at every start
+
         learner = SessionLearner(store, subject, deployment.scope)
         names = partial(name_at, router, passage.route, passage.client.name, deployment)
         moving = passage.socket.relay(response, learner, names)

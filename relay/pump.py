@@ -195,7 +195,7 @@ class Tunnel:
     def _tick(self) -> None:
         """Has anything moved? The timer is coarse: it is set again where it comes too early."""
         left = self._moved_at + self._idle - self._loop.time()
-        if self._sides[0].paused:
+        if self._sides[0].paused:  # there is something for the client, who is slow, and not silent
             left = self._idle
         if left > 0:
             self._timer = self._loop.call_later(left, self._tick)

@@ -369,6 +369,38 @@ async def test_a_client_that_never_says_what_it_wants(up: SocketUpstream) -> Non
     assert (record.status, record.outcome) == (408, "request_timeout")
 
 
+async def test_a_refusal_never_stands_within_what_the_upstream_says(scripted: ScriptedUpstream) -> None:
+    async def begins(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SWITCH + b"\r\n" + said)
+        await asyncio.sleep(PATIENCE)
+
+    scripted.says(begins)
+    async with proxy_before(scripted) as proxy:
+        for said, heard in ((b"\x01\x02hi", b"\x01\x02hi\x88\x4f\x03\xf0"), (b"\x81\x05hi", b"\x81\x05hi")):
+            _, reader, writer = await raw_session(proxy, upgrade(PATH))
+            frame = b"\x81\x82\x00\x00\x00\x00{}"
+            writer.write(frame)
+            async with asyncio.timeout(PATIENCE):
+                first = await reader.readexactly(len(said))
+                twice = b'{"model":"a","model":"b"}'
+                writer.write(b"\x81%c\x00\x00\x00\x00" % (0x80 | len(twice)) + twice)
+                rest = await reader.read()
+            assert first + rest[: len(heard) - len(said)] == heard
+            assert b"error" not in rest
+            assert len(rest) in (0, 0x51)
+            writer.close()
+
+
+async def test_early_hints_have_no_place_in_a_session(scripted: ScriptedUpstream) -> None:
+    scripted.says(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + SWITCH + b"\r\n\x81\x02hi")
+    async with proxy_before(scripted) as proxy:
+        _, reader, writer = await raw_session(proxy, upgrade(PATH))
+        writer.write(b"\x81\x82\x00\x00\x00\x00{}")
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.readexactly(4) == b"\x81\x02hi"
+        writer.close()
+
+
 # How it ends.
 
 
