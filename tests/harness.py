@@ -182,6 +182,7 @@ async def proxy_over(
         yield proxy
     finally:
         logger.removeHandler(catcher)
+        logger.setLevel(logging.NOTSET)
         server.close()
         await worker.drain()
     assert not faults, faults
