@@ -241,6 +241,23 @@ async def test_what_a_session_shows_is_known_before_the_client_knows_it(
     assert (len(up.requests), len(second.requests)) == (1, 2)
 
 
+async def test_an_id_that_nobody_has_seen_is_looked_for_before_the_session_is_opened(
+    up: SocketUpstream, second: SocketUpstream
+) -> None:
+    missing = HTTPStatus.NOT_FOUND, '{"error":{"code":"not_found","message":"no such response"}}'
+    up.refusals, second.refusals = [missing], [(HTTPStatus.OK, '{"id":"resp_of_before1"}')]
+    async with proxy_before(up, second) as proxy:
+        async with session_with(proxy, PATH) as session:
+            create = {"type": "response.create", "model": "gpt-4", "previous_response_id": "resp_of_before1"}
+            await event(session, create)
+            assert (await hear(session))["type"] == "response.created"
+        record = await told(proxy)
+    assert (record.scope, record.deployment) == ("b", "b")
+    looked = "/v1/responses/resp_of_before1"
+    assert [one.path for one in up.requests] == [looked]
+    assert [one.path for one in second.requests] == [looked, "/v1/responses"]
+
+
 async def test_only_what_has_to_changes(up: SocketUpstream, model: Model) -> None:
     said = [
         '{ "input":"\\u00e9\\n", "model" :\t"gpt-4","type":"response.create" }',
