@@ -234,7 +234,11 @@ async def reload(process: Process, folder: Path) -> None:
 
 @pytest.fixture
 async def demo() -> AsyncIterator[DemoUpstream]:
-    keys = [SECRETS[name] for name in SECRETS if name.startswith("key from") or name == "key in the file"]
+    keys = [
+        SECRETS[name]
+        for name in SECRETS
+        if name.startswith("key from") or name in ("key in the file", "a key of a new file")
+    ]
     projects = dict.fromkeys(keys, "one") | {SECRETS["dead key"]: "one", SECRETS["limited key"]: "one"}
     upstream = DemoUpstream(projects, pace=0)
     upstream.key(SECRETS["dead key"]).dead = True
