@@ -178,6 +178,22 @@ async def test_the_handshake_goes_out_with_its_own_lines(scripted: ScriptedUpstr
     assert record.upstream_request_id == "r1"
 
 
+TARGETS = [
+    ("/v1/realtime?intent=transcription", "/v1/realtime?intent=transcription"),
+    ("/v1/realtime?call_id=rtc_u9_unknown", "/v1/realtime?call_id=rtc_u9_unknown"),
+    ("/openai/realtime/translations?model=gpt-4&x=", "/v1/realtime/translations?model=gpt-up&x="),
+    ("/openai/v1/some/socket/of/2027?a=b", "/v1/some/socket/of/2027?a=b"),
+]
+
+
+@pytest.mark.parametrize(("asked", "heard"), TARGETS)
+async def test_any_socket_below_the_mounts(up: SocketUpstream, asked: str, heard: str) -> None:
+    async with proxy_before(up, settings={"model": "gpt-up"}) as proxy, session_with(proxy, asked) as session:
+        await session.send("hi")
+        assert await session.recv() == "hi"
+    assert [request.path for request in up.requests] == [heard]
+
+
 async def test_a_key_in_a_subprotocol_lets_in_and_goes_no_further(up: SocketUpstream) -> None:
     offered = ["realtime", f"openai-insecure-api-key.{KEY}"]
     async with proxy_before(up) as proxy:
