@@ -157,6 +157,8 @@ class HTTP1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; small writes leave at once, also on inherited sockets (SPEC §12)."""
         self.transport = cast("asyncio.Transport", transport)
+        if hasattr(transport, "max_size"):  # asyncio's: 256 KiB, which a stalled relay holds several times over
+            transport.max_size = HIGH_WATER
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -71,6 +71,7 @@ class Measured:
 @asynccontextmanager
 async def measured(folder: Path, upstream: int, **timeouts: float) -> AsyncIterator[Measured]:
     """Run the product over an upstream at that port; at the end its descriptors must be back where they were."""
+    timeouts = {"upstream_keep_alive": 1, **timeouts}  # so that what a burst leaves in the pool is soon gone
     times = ", ".join(f"{name}: {seconds}" for name, seconds in timeouts.items())
     (folder / "config.yaml").write_text(CONFIG.format(port=upstream, key=KEY, timeouts=times))
     async with running("config.yaml", "--port", "0", folder=folder) as process:
