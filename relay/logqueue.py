@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import select
+import stat
 import sys
 import threading
 import weakref
@@ -17,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TextIO
 
     Item = tuple[Sequence[logging.Handler], logging.LogRecord]
@@ -165,9 +166,11 @@ class LineWriter(BatchHandler):
         self._queue = queue
         self._stream = stream
         self._descriptor: int | None = None
+        self._is_file = True
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream in memory has no descriptor
             stream.flush()
             self._descriptor = stream.fileno()
+            self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def write_out(self) -> None:
         """Write the lines of this batch; they are counted as dropped where that fails."""
@@ -178,9 +181,24 @@ class LineWriter(BatchHandler):
                 self._stream.write(text)
                 self._stream.flush()
             else:
-                write_all(self._descriptor, text.encode("utf-8", "backslashreplace"))
+                data = text.encode("utf-8", "backslashreplace")
+                for piece in [data] if self._is_file else whole_lines(data):
+                    write_all(self._descriptor, piece)
         except (OSError, ValueError):
             self._queue.count_failure(self, len(lines))
+
+
+def whole_lines(data: bytes) -> Iterator[bytes]:
+    """The lines in pieces that a pipe takes whole (POSIX: up to PIPE_BUF), so that workers' lines do not mix.
+
+    A longer line is a piece of its own.
+    """
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + select.PIPE_BUF) + 1
+        end = end or data.find(b"\n", start + select.PIPE_BUF) + 1 or len(data)
+        yield data[start:end]
+        start = end
 
 
 def write_all(descriptor: int, data: bytes) -> None:

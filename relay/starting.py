@@ -25,6 +25,7 @@ from .reloading import Reloader, check
 from .serving import Service
 from .source import Source
 from .systemd import Notifier
+from .vitals import usable_cores
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     Hire = Callable[[Config, Mapping[str, str]], Servant]
 
 REFUSED = 2  # the exit status of a start that the configuration or the address forbids
+INTERRUPTED = 130  # what shells say of SIGINT
 
 
 def start(arguments: argparse.Namespace, hire: Hire, decide: Callable[[Config], Decider]) -> int:
@@ -61,6 +63,8 @@ def start(arguments: argparse.Namespace, hire: Hire, decide: Callable[[Config], 
     except (ConfigError, CannotListen) as error:
         say(str(error))
         return REFUSED
+    except KeyboardInterrupt:  # before anybody was there to drain
+        return INTERRUPTED
 
 
 def say(text: str) -> None:
@@ -113,7 +117,7 @@ def run(config: Config, source: Source, arguments: argparse.Namespace, hire: Hir
     try:
         check(config, listening.sockets, os.environ)
         reloader = Reloader(source, config, listening.sockets, os.environ)
-        number = config.listener.workers or len(os.sched_getaffinity(0))
+        number = config.listener.workers or usable_cores()
         run_all = run_alone if number == 1 else partial(run_several, number)
         return run_all(reloader, listening, arguments, hire)
     finally:

@@ -33,6 +33,18 @@ def read_vitals() -> dict[str, float]:
     return vitals
 
 
+def usable_cores() -> int:
+    """How many cores this process may keep busy: those it may run on, or less where its control group has a quota."""
+    may = getattr(os, "sched_getaffinity", None)
+    cores = len(may(0)) if may else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        groups = _read("/proc/self/cgroup").splitlines()
+        name = next(line.removeprefix("0::").strip("/") for line in groups if line.startswith("0::"))
+        quota, period = _read(f"/sys/fs/cgroup/{name}/cpu.max").split()
+        cores = min(cores, max(round(int(quota) / int(period)), 1))  # "max" is no number: no quota
+    return cores
+
+
 def _read(path: str) -> str:
     with open(path, encoding="ascii", errors="replace") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
         return file.read()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from relay import workers
+from relay import vitals, workers
+from relay.logqueue import LineWriter, LogQueue, whole_lines
 from tests.crowd import crowd
 from tests.fleets import ask, children, is_running, metric, until, write_config
 from tests.harness import OK, PATIENCE, POST_CHAT, get
@@ -267,3 +270,69 @@ def test_the_pause_grows_with_early_deaths_only(
     for lived in lives:
         supervisor._start_again(1, lived=lived)
     assert asked == pauses
+
+
+# What workers share besides the sockets.
+
+LINES = 3000
+
+
+def write_lines(descriptor: int) -> None:
+    """A worker that writes all it has in one batch."""
+    queue = LogQueue()
+    with os.fdopen(descriptor, "w", closefd=False) as stream:
+        writer = LineWriter(queue, stream, logging.Formatter())
+        writer.lines = [json.dumps({"pid": os.getpid(), "text": "x" * (number % 700)}) for number in range(LINES)]
+        writer.write_out()
+
+
+def test_lines_of_workers_do_not_mix_in_a_pipe() -> None:
+    """A pipe takes 64 KiB, and what is written while it is full is taken in the pieces that become free."""
+    reading, writing = os.pipe()
+    pids = []
+    for _ in range(3):
+        pid = os.fork()
+        if not pid:
+            os.close(reading)  # so that nobody writes for ever once the test has failed
+            try:
+                write_lines(writing)
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        written = stream.read().splitlines()
+    for pid in pids:
+        os.waitpid(pid, 0)
+    writers = [json.loads(line)["pid"] for line in written]
+    assert [writers.count(pid) for pid in pids] == [LINES] * 3
+
+
+def test_pieces_are_whole_lines() -> None:
+    lines = [b"x" * size + b"\n" for size in (0, 10, 4094, 4095, 4096, 9000, 1, 2)]
+    for count in range(len(lines) + 1):
+        data = b"".join(lines[:count]) + b"no end"
+        pieces = list(whole_lines(data))
+        assert b"".join(pieces) == data
+        assert all(piece.endswith(b"\n") for piece in pieces[:-1])
+        assert all(len(piece) <= 4096 or piece.count(b"\n") <= 1 for piece in pieces)
+
+
+CGROUPS = [
+    ("no quota", "0::/\n", "max 100000\n", 8),
+    ("half a core", "0::/\n", "50000 100000\n", 1),
+    ("two and a half", "0::/a/b.service\n", "250000 100000\n", 2),
+    ("more than there are", "0::/\n", "3200000 100000\n", 8),
+    ("the older kind", "1:cpu:/\n", "", 8),
+]
+
+
+@pytest.mark.parametrize(("groups", "limit", "cores"), [row[1:] for row in CGROUPS], ids=[row[0] for row in CGROUPS])
+def test_auto_is_as_many_as_may_run(groups: str, limit: str, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = groups.strip().removeprefix("0::").strip("/")
+    files = {"/proc/self/cgroup": groups, f"/sys/fs/cgroup/{name}/cpu.max": limit}
+    monkeypatch.setattr(vitals, "_read", files.__getitem__)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert vitals.usable_cores() == cores
+    monkeypatch.setattr(vitals, "_read", lambda path: open(f"/nowhere{path}").read())  # noqa: PTH123, SIM115
+    assert vitals.usable_cores() == 8
