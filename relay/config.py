@@ -110,9 +110,9 @@ class Deployment:
     stream_timeout: float | None = None
     max_parallel_requests: int | None = None
     cooldown_time: float | None = None
-    extra_headers: tuple[tuple[str, str], ...] = ()
+    extra_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold keys
     tls: UpstreamTLS = UpstreamTLS()
-    proxy: str | None = None  # URL, "none", or None for what the environment says
+    proxy: str | None = field(default=None, repr=False)  # URL, maybe with a password; "none"; None: the environment's
     prices: tuple[tuple[str, Decimal], ...] = ()  # LiteLLM's names, per token (or per second, image, ...)
 
 
@@ -207,7 +207,7 @@ class AffinitySettings:
 class LoggingSettings:
     """``logging``: a ``dictConfig`` mapping that replaces the default, or None. ``otel`` asks for spans."""
 
-    dict_config: Mapping[str, Any] | None = None
+    dict_config: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold a handler's credentials
     json_logs: bool | None = None  # None: JSON unless stdout is a terminal
     otel: bool = False
 
