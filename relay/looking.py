@@ -125,7 +125,7 @@ async def get_status(
     pool: UpstreamPool, deployment: Deployment, target: bytes, lines: bytes, seconds: float, *, fresh: bool
 ) -> int:
     """The status of a GET. Raises UpstreamFailure where there is none."""
-    upstream = await pool.lease(deployment, fresh=fresh)
+    upstream = await pool.lease(deployment, fresh=fresh, until=asyncio.get_running_loop().time() + seconds)
     try:
         head = RequestHead(b"GET", target, b"1.1", [])
         upstream.send_request(head, target, NO_CONTENT, lines)

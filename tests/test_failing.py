@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -518,6 +519,19 @@ async def test_the_patience_bounds_the_dial_too(second: ScriptedUpstream) -> Non
     assert not second.requests
 
 
+async def test_looking_for_an_id_is_bounded_by_the_patience_too(second: ScriptedUpstream) -> None:
+    """An id in a body is asked for first, and the scope to be asked never finishes its handshake."""
+    second.says(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+    async with serving(say_nothing) as port:
+        silent = deployment("a", port, base=BaseURL("https", "127.0.0.1", port, "/v1"))
+        members = silent, deployment("b", second.port)
+        async with proxy_with(config_over(*members, timeouts=with_timeouts(connect=30))) as proxy:
+            request = post("responses", b'{"model":"gpt-4","input":"hi","previous_response_id":"resp_1234567890"}')
+            async with asyncio.timeout(2):
+                answer = await proxy.exchange(patient(request, 0.5))
+    assert answer.startswith(b"HTTP/1.1 50")
+
+
 async def test_a_dial_that_is_too_slow_by_itself_is_a_failure(second: ScriptedUpstream) -> None:
     second.says(OK)
     async with serving(say_nothing) as port:
@@ -798,3 +812,94 @@ async def test_a_client_that_leaves_while_an_answer_is_kept_frees_it(up: Scripte
         await asyncio.wait_for(up.closed.wait(), PATIENCE)
         record = await proxy.record()
     assert record.outcome == "client_gone"  # type: ignore[attr-defined]
+
+
+# All of it at once.
+
+
+def misbehave(rng: random.Random) -> Turn:
+    """An upstream connection that goes on until it has done something bad, by chance."""
+
+    async def cut_within_head(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-")
+        await writer.drain()
+        writer.close()
+
+    async def cut_within_content(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")
+        await writer.drain()
+        writer.close()
+
+    async def fall_silent_within_an_error(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 200000\r\n\r\n" + bytes(rng.choice([0, 10, 100_000])))
+        await say_nothing(reader, writer)
+
+    whole = [OK, BUSY, b"HTTP/1.1 503 Busy\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000)]
+    early: list[Turn] = [reset_within, limit_within, garble_within]
+    late: list[Turn] = [say_nothing, cut_within_head, cut_within_content, fall_silent_within_an_error]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while rng.random() < 0.8:
+            if rng.random() < 0.2:
+                await rng.choice(early)(reader, writer)
+                return
+            await read_message(reader)
+            writer.write(rng.choice(whole))
+        if rng.random() < 0.5:
+            await read_message(reader)
+        await rng.choice(late)(reader, writer)
+
+    return serve
+
+
+async def ask_anything(proxy: Proxy, rng: random.Random) -> bytes | None:
+    """Say a request, all of it or as much as the client had patience for; what came back, None where it left."""
+    body = BODY[: rng.choice([0, 1500, 300_000])]
+    key = rng.choice(["Idempotency-Key: k", "X-LiteLLM-Target-Model: gpt-4", "Accept: */*"])
+    chunked = rng.random() < 0.5
+    framed = b"".join(pieces_of(body, chunked=chunked, size=50_000))
+    request = rng.choice([POST_CHAT, get("/v1/models"), upload(len(body), chunked=chunked, header=key) + framed])
+    reader, writer = await proxy.connect()
+    try:
+        leaves = rng.random() < 0.25
+        writer.write(request[: rng.randrange(len(request))] if leaves else request)
+        if leaves:
+            for _ in range(rng.randrange(20)):
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            return None
+        return await asyncio.wait_for(read_answer(reader), PATIENCE)
+    except ConnectionError:
+        return b""  # cut: the answer had begun
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_nothing_is_left_over_whatever_happens(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passthrough, "ERROR_SECONDS", 0.05)
+    rng = random.Random(seed)
+    turns = [misbehave(random.Random(f"{seed}{name}")) for name in "abc"]
+    timeouts = with_timeouts(response_head=0.15, stream_idle=0.15, body=0.15)
+    settings = RouterSettings(cooldown_time=0.05, routing_strategy=rng.choice(["simple-shuffle", "headroom"]))
+    async with serving(turns[0]) as a, serving(turns[1]) as b, serving(turns[2]) as c:
+        members = [deployment(name, port, scope="s") for name, port in zip("abc", (a, b, c), strict=True)]
+        limits = with_limits(inspection_bytes=20_000, replay_bytes=rng.choice([100_000, 1_000_000]))
+        async with proxy_with(config_over(*members, router=settings, timeouts=timeouts, limits=limits)) as proxy:
+
+            async def go_on_asking(mine: random.Random) -> list[bytes | None]:
+                return [await ask_anything(proxy, mine) for _ in range(10)]
+
+            answers = await asyncio.gather(*(go_on_asking(random.Random(f"{seed}{n}")) for n in range(6)))
+            heard = [answer for some in answers for answer in some if answer]
+            assert len(heard) > 20
+            for answer in heard:
+                assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 429 ", b"HTTP/1.1 50", b"HTTP/1.1 408 "))
+                assert b"x-passthrough-id: " in answer
+            await proxy.record(len(heard))
+            assert not [record for record in proxy.records if vars(record)["outcome"] == "internal_error"]
+            for record in proxy.records:
+                rows = vars(record)["attempts"]
+                assert len({row["deployment"] for row in rows if row["outcome"] != "stale"}) == len(
+                    [row for row in rows if row["outcome"] != "stale"]
+                )
