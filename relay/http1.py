@@ -323,11 +323,12 @@ class HTTP1Connection(asyncio.Protocol):
     async def readable(self) -> None:
         """Wait until there is something new to poll for: bytes, an end, a deadline."""
         waiter = self._loop.create_future()
-        self.on_readable = lambda: None if waiter.done() else waiter.set_result(None)
+        self.on_readable = wake = lambda: None if waiter.done() else waiter.set_result(None)
         try:
             await waiter
         finally:
-            self.on_readable = None
+            if self.on_readable is wake:  # an upload that was cancelled ends while another waits here already
+                self.on_readable = None
 
     @property
     def has_pending(self) -> bool:

@@ -1,0 +1,48 @@
+"""What a stranger tried on the whole proxy, and broke: one transcript for each fault that was there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness import OK, PATIENCE, config_over, deployment, get, proxy_over, read_answer
+from tests.test_failing import say_nothing, serving
+
+if TYPE_CHECKING:
+    from tests.harness import Proxy
+
+
+def upload(length: int, *lines: str) -> bytes:
+    """The head of a request whose content is not looked into."""
+    return get("/v1/things", "Content-Type: a/b", f"Content-Length: {length}", *lines, method="POST")
+
+
+def client_tasks(proxy: Proxy) -> set[asyncio.Task[None]]:
+    """The tasks of all connections of clients."""
+    return set(proxy.worker._clients._downstreams)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_an_upload_that_was_given_up_does_not_keep_its_client_for_ever(answers: bool) -> None:
+    """Its last breath took the wake-up call of those who waited for the client to leave: no deadline came through."""
+
+    async def end_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(10)
+        if not answers:
+            writer.transport.abort()
+            return
+        writer.write(OK)
+        await say_nothing(reader, writer)
+
+    async with serving(end_early) as port, proxy_over(config_over(deployment("a", port))) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(upload(100) + b"x" * 10)
+        answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+        tasks = client_tasks(proxy)
+        assert answer.startswith(b"HTTP/1.1 200 " if answers else b"HTTP/1.1 502 ")
+        writer.close()
+        _, left = await asyncio.wait(tasks, timeout=PATIENCE)
+    assert not left
