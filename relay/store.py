@@ -27,7 +27,7 @@ MEMORY = ":memory:"
 Row = tuple[str, int, int]  # scope, hour last seen, hours it is kept after that
 
 BUSY_SECONDS = 0.02  # how long a call may wait for another process; it holds up the event loop
-OPENING_SECONDS = 2.0  # the same at start, where two processes may migrate at once
+OPENING_SECONDS = 5.0  # the same at start, where two processes may migrate at once
 QUICK_CHECK_BYTES = 32 << 20  # up to here the whole file is checked at start (about 0.1 s)
 PROBES = 64  # beyond it so many random places are
 CHECKPOINT_ROWS = 1000  # rows written between two checkpoints; each row dirties about one page
