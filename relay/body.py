@@ -110,6 +110,7 @@ class RequestBody:
             if event is NEED_DATA:
                 connection.set_deadline(self._config.timeouts.body)
                 event = await connection.next_event()
+                connection.set_deadline(None)  # while nobody reads, the client is not the one who is silent
         except Silent:
             raise ClientTooSlow(f"No byte of the body came for {self._config.timeouts.body:g} s.") from None
         except PeerGone as error:
@@ -117,7 +118,6 @@ class RequestBody:
         if event is END:
             self.ended = True
             self.ended_at = asyncio.get_running_loop().time()
-            connection.set_deadline(None)
             return b""
         assert isinstance(event, bytes)
         self.count += len(event)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import OK, PATIENCE, config_over, deployment, get, proxy_over, read_answer
+from tests.harness import OK, PATIENCE, config_over, deployment, get, proxy_over, read_answer, with_timeouts
 from tests.test_failing import say_nothing, serving
 
 if TYPE_CHECKING:
@@ -46,3 +46,27 @@ async def test_an_upload_that_was_given_up_does_not_keep_its_client_for_ever(ans
         writer.close()
         _, left = await asyncio.wait(tasks, timeout=PATIENCE)
     assert not left
+
+
+async def test_an_upstream_that_takes_nothing_for_a_while_is_not_the_clients_silence() -> None:
+    """The client's deadline went on running while nobody read from the client."""
+    content = b"x" * 10_000_000
+    stalled = asyncio.Event()
+
+    async def pause(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await stalled.wait()
+        await reader.readexactly(len(content))
+        writer.write(OK)
+        await say_nothing(reader, writer)
+
+    config = {"timeouts": with_timeouts(body=0.2)}
+    async with serving(pause) as port, proxy_over(config_over(deployment("a", port), **config)) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(upload(len(content)) + content[:1000])
+        await asyncio.sleep(0.1)  # so that the proxy has waited for more
+        writer.write(content[1000:])
+        asyncio.get_running_loop().call_later(0.5, stalled.set)
+        answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
