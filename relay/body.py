@@ -102,9 +102,12 @@ class RequestBody:
         if self.ended:
             return b""
         self.check_size(self.length or 0)
-        if connection.wants_continue and not connection.has_pending:
-            connection.send_continue()
-            connection.flush()
+        if connection.wants_continue:
+            if connection.has_pending:  # it has not waited: a 100 would come late, perhaps within the answer
+                connection.wants_continue = False
+            else:
+                connection.send_continue()
+                connection.flush()
         try:
             event = connection.poll_event()
             if event is NEED_DATA:

@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import OK, PATIENCE, config_over, deployment, get, proxy_over, read_answer, with_timeouts
+from tests.harness import OK, PATIENCE, config_over, deployment, get, proxy_for, proxy_over, read_answer, with_timeouts
+from tests.scripted import ScriptedUpstream
 from tests.test_failing import say_nothing, serving
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.harness import Proxy
+
+
+@pytest.fixture
+async def up() -> AsyncIterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream()
+    await upstream.start()
+    yield upstream
+    await upstream.close()
 
 
 def upload(length: int, *lines: str) -> bytes:
@@ -70,3 +81,17 @@ async def test_an_upstream_that_takes_nothing_for_a_while_is_not_the_clients_sil
         answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
         writer.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_who_did_not_wait_for_a_100_gets_none(up: ScriptedUpstream) -> None:
+    """It was owed until the content once ran dry: in a long upload perhaps within an answer that had begun."""
+    up.says(OK)
+    async with proxy_for(up) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(upload(10, "Expect: 100-continue") + b"01234")
+        await asyncio.sleep(0.1)  # so that the proxy has waited for more
+        writer.write(b"56789")
+        answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert up.heard.endswith(b"\r\n\r\n0123456789")
