@@ -95,3 +95,11 @@ async def test_who_did_not_wait_for_a_100_gets_none(up: ScriptedUpstream) -> Non
         writer.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert up.heard.endswith(b"\r\n\r\n0123456789")
+
+
+@pytest.mark.parametrize("count", ["9" * 4301, "1", "\u00b2", "-1", "1e9", "0x1"])
+async def test_whatever_is_said_of_retries_is_no_fault_of_ours(up: ScriptedUpstream, count: str) -> None:
+    up.says(OK)
+    async with proxy_for(up) as proxy:
+        answer = await proxy.exchange(get("/v1/models", f"X-Stainless-Retry-Count: {count}"))
+    assert answer.startswith(b"HTTP/1.1 200 ")
