@@ -213,6 +213,8 @@ class Downstream:
         try:
             while await self._serve_one(kept=kept):
                 kept = True
+                if connection.has_pending or connection.paused:
+                    await self._give_way()
         except (PeerGone, ClientGone):
             connection.abort()
         except asyncio.CancelledError:
@@ -236,6 +238,15 @@ class Downstream:
             return True
         await self._leave()
         return False
+
+    async def _give_way(self) -> None:
+        """Between requests that came together: the others have their turn, and the client takes its answers.
+
+        Our own answers need no turn of the loop, so without this a pipeline of bad requests would keep everybody else
+        waiting, and one whose answers nobody reads would fill the memory.
+        """
+        await asyncio.sleep(0)
+        await self.connection.drain()
 
     async def _next_exchange(self, *, kept: bool) -> Exchange | None:
         """The next request's head, or None where there will be none."""

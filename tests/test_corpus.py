@@ -100,7 +100,7 @@ async def both(timeouts: Timeouts) -> AsyncIterator[tuple[Proxy, Recorder]]:
     upstream = Recorder()
     await upstream.start()
     try:
-        limits = with_limits(request_bytes=10_000_000)
+        limits = with_limits(request_bytes=1_000_000)
         async with asyncio.timeout(PATIENCE), proxy_for(upstream, limits=limits, timeouts=timeouts) as proxy:
             yield proxy, upstream
     finally:

@@ -10,7 +10,7 @@ import struct
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -313,6 +313,41 @@ async def come(up: ScriptedUpstream, count: int) -> None:
         while len(up.requests) < count:
             up.asked.clear()
             await up.asked.wait()
+
+
+STRANGER = b"GET /v1/things HTTP/1.1\r\nHost: p\r\n\r\n"  # without a key: the answer is ours
+
+
+async def test_a_client_that_asks_on_and_reads_nothing_is_held(up: ScriptedUpstream) -> None:
+    """Its answers wait in the kernel's buffers and a little more; after that its requests do."""
+    async with proxy_for(up) as proxy:
+        reader, writer = await proxy.connect()
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        writer.write(STRANGER * 100_000)
+        served = -1
+        async with asyncio.timeout(PATIENCE * 2):
+            while served < len(proxy.records):
+                served = len(proxy.records)
+                await asyncio.sleep(0.5)
+        assert served < 50_000
+        assert not reader.at_eof()
+        reset(writer)
+
+
+async def test_a_client_that_asks_much_at_once_gives_the_others_their_turn(up: ScriptedUpstream) -> None:
+    async with proxy_for(up) as proxy:
+        _, greedy = await proxy.connect()
+        _, modest = await proxy.connect()
+        greedy.write(STRANGER * 1000)
+        await proxy.record(1)
+        modest.write(get("/elsewhere"))
+        async with asyncio.timeout(PATIENCE):
+            while proxy.records[-1].__dict__["status"] != 404:
+                proxy.settled.clear()
+                await proxy.settled.wait()
+        assert len(proxy.records) < 100
+        reset(greedy)
+        reset(modest)
 
 
 # The machine.
