@@ -31,6 +31,9 @@ FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
 FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
 OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
 DIGITS = re.compile(rb"[0-9]{1,19}")
+# A tunnel is nobody's endpoint, and an answer to TRACE shows all that was asked with, the deployment's key too (RFC
+# 9110 §9.3.8). In upper or lower case: some servers take one for the other.
+REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's counter
 
 # The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
@@ -177,6 +180,8 @@ def parse_request_head(raw: bytes, most_fields: int, longest_target: int) -> Req
         raise TargetTooLong(f"The request target is longer than {longest_target} bytes.")
     head = RequestHead(method, target, b"1." + minor, parse_fields(raw, start.end(), most_fields))
     check_target(target)
+    if method.upper() in REFUSED_METHODS:
+        raise BadRequest(f"{method.upper().decode('ascii')} is refused here.")
     check_framing(head)
     check_host(head)
     return head

@@ -103,3 +103,13 @@ async def test_whatever_is_said_of_retries_is_no_fault_of_ours(up: ScriptedUpstr
     async with proxy_for(up) as proxy:
         answer = await proxy.exchange(get("/v1/models", f"X-Stainless-Retry-Count: {count}"))
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE", "trace"])
+async def test_no_tunnel_and_no_echo_of_the_key_is_asked_for(up: ScriptedUpstream, method: str) -> None:
+    """CONNECT with a path was a fault of the proxy; an upstream that heeds TRACE shows the client its key."""
+    up.says(OK)
+    async with proxy_for(up) as proxy:
+        answer = await proxy.exchange(get("/v1/models", method=method))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not up.requests
