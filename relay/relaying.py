@@ -55,25 +55,27 @@ async def relay_response(
         if connection.closed or isinstance(error, ClientGone):
             raise ClientGone("the client left") from None
         at_boundary = relay.at_event_boundary and (relay.count > 0 or not response.pieces)
-        broken = break_off(exchange, head, error, at_boundary=at_boundary)
-        if isinstance(error, ProxyError) and error is response.upstream.connection.failure:
-            broken.cause = error  # the upload failed, while the answer was on its way already
-        raise broken from error
+        uploading = isinstance(error, ProxyError) and error is response.upstream.connection.failure
+        raise break_off(exchange, head, error, uploading=uploading, at_boundary=at_boundary) from error
     finally:
         exchange.record.bytes_out += relay.count
 
 
-def break_off(exchange: Exchange, head: ResponseHead, error: Exception, *, at_boundary: bool) -> BrokenResponse:
+def break_off(
+    exchange: Exchange, head: ResponseHead, error: Exception, *, uploading: bool, at_boundary: bool
+) -> BrokenResponse:
     """End a response that will not be whole, so that nobody takes it for whole (SPEC §7 "Streams").
 
     A readable event stream that stands between two events gets a last one that says so, which the SDKs raise.
+    ``uploading``: the rest of the request was at fault, while the answer was on its way already.
     """
     connection = exchange.connection
-    failure = error if isinstance(error, ProxyError) else None
     broken = BrokenResponse("The upstream broke off its answer.", sent=True, detail=f"broke off: {error}")
+    if uploading and isinstance(error, ProxyError):
+        broken.cause = error
     spoken = is_open_event_stream(head) and at_boundary
     if spoken:
-        connection.send_data(b"data: " + (failure or broken).body() + b"\n\n")
+        connection.send_data(b"data: " + (broken.cause or broken).body() + b"\n\n")
     if spoken or exchange.head.version == b"1.1":
         connection.close()  # without the final chunk, or short of Content-Length
     else:

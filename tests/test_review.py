@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import OK, PATIENCE, config_over, deployment, get, proxy_for, proxy_over, read_answer, with_timeouts
-from tests.scripted import ScriptedUpstream
+from tests.harness import (
+    OK,
+    PATIENCE,
+    POST_CHAT,
+    config_over,
+    deployment,
+    get,
+    proxy_for,
+    proxy_over,
+    read_answer,
+    with_timeouts,
+)
+from tests.scripted import ScriptedUpstream, dechunk
 from tests.test_failing import say_nothing, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.harness import Proxy
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture
@@ -113,3 +128,11 @@ async def test_no_tunnel_and_no_echo_of_the_key_is_asked_for(up: ScriptedUpstrea
         answer = await proxy.exchange(get("/v1/models", method=method))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert not up.requests
+
+
+async def test_a_stream_that_is_not_http_any_more_is_not_called_the_clients_fault(up: ScriptedUpstream) -> None:
+    up.says(EVENTS + b"9\r\ndata: 1\n\n\r\nlorem\r\n")
+    async with proxy_for(up) as proxy:
+        answer = await proxy.exchange(POST_CHAT)
+    event = dechunk(answer.partition(b"\r\n\r\n")[2]).removeprefix(b"data: 1\n\ndata: ")
+    assert json.loads(event)["error"]["code"] == "upstream_broke_off"
