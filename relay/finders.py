@@ -138,7 +138,11 @@ class IdFinder:
 
     def is_dull(self, data: bytes) -> bool:
         """Whether these bytes, whole events, show no id, or only such as earlier events have shown."""
-        return self._names is not None and self._known.issuperset(self._names.findall(data))
+        if self._names is None:
+            return False
+        if self._hints is not None and self._hints.search(data) is None:
+            return True  # a chat's chunks: an ``id`` each, but not on the way to one that is worth storing
+        return self._known.issuperset(self._names.findall(data))
 
     def _new(self, pairs: Pairs) -> Pairs:
         new = []
