@@ -49,6 +49,7 @@ class RequestBody:
     """The content of one request on a client's connection."""
 
     __slots__ = (
+        "_at",
         "_config",
         "_connection",
         "_held",
@@ -77,6 +78,7 @@ class RequestBody:
         self._held = Spool(config.limits.inspection_bytes)
         self._holding = True
         self._peek: Peek | None = None
+        self._at: Found | None = None  # what stands for the content's model where that is not the top-level member
         self._splices: list[Splice] = []
 
     def waits_since(self, started: float) -> float:
@@ -157,7 +159,7 @@ class RequestBody:
     def rewrite(self, model: str | None, at: Found | None = None) -> None:
         """Ask for ``model`` (None: as the client wrote it) and take out the routing hints, from the start."""
         if self._peek is not None:
-            self.model = model
+            self.model, self._at = model, at
             self._splices = self._peek.splices(model, at)
 
     @property
@@ -226,7 +228,7 @@ class RequestBody:
         """A hint behind the first MiB of a body that was already on its way cannot be taken out any more."""
         if self._peek is not None:
             self._peek.finish()
-            if self._peek.splices(self.model) != self._splices:
+            if self._peek.splices(self.model, self._at) != self._splices:
                 raise BadRequest("model and target_model_names must stand in the first MiB of a body, before any file.")
 
     def pieces(self) -> Iterator[bytes]:

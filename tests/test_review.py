@@ -45,6 +45,18 @@ def upload(length: int, *lines: str) -> bytes:
     return get("/v1/things", "Content-Type: a/b", f"Content-Length: {length}", *lines, method="POST")
 
 
+def form(*parts: tuple[str, bytes]) -> bytes:
+    """A form of these parts."""
+    lines = '--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n'
+    return b"".join([(lines % name).encode() + content + b"\r\n" for name, content in parts]) + b"--b--\r\n"
+
+
+def post_form(path: str, body: bytes) -> bytes:
+    """A POST of a form, as bytes."""
+    lines = ("Content-Type: multipart/form-data; boundary=b", f"Content-Length: {len(body)}")
+    return get(f"/v1/{path}", *lines, method="POST") + body
+
+
 def client_tasks(proxy: Proxy) -> set[asyncio.Task[None]]:
     """The tasks of all connections of clients."""
     return set(proxy.worker._clients._downstreams)
@@ -136,3 +148,13 @@ async def test_a_stream_that_is_not_http_any_more_is_not_called_the_clients_faul
         answer = await proxy.exchange(POST_CHAT)
     event = dechunk(answer.partition(b"\r\n\r\n")[2]).removeprefix(b"data: 1\n\ndata: ")
     assert json.loads(event)["error"]["code"] == "upstream_broke_off"
+
+
+async def test_a_sessions_model_is_replaced_in_a_form_that_holds_a_file(up: ScriptedUpstream) -> None:
+    """What had been replaced was taken for found too late."""
+    up.says(OK)
+    body = form(("session", b'{"model":"gpt-4"}'), ('sdp"; filename="offer.sdp', b"v=0"))
+    async with proxy_for(up, settings={"model": "served"}) as proxy:
+        answer = await proxy.exchange(post_form("realtime/calls", body))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert up.heard.endswith(body.replace(b"gpt-4", b"served"))
