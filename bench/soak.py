@@ -40,7 +40,7 @@ model_list:
     model_info: {{id: b, scope: one, quota_group: b}}
 router_settings: {{cooldown_time: 1}}
 general_settings: {{master_key: {key}}}
-affinity: {{path: ids.db}}
+affinity: {{path: ids.db, cache_entries: 1000}}
 limits: {{inspection_bytes: 65536}}
 timeouts: {{head: 3, body: 3, response_head: 3, stream_idle: 3, keep_alive: 5, upstream_keep_alive: 5}}
 """
