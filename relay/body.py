@@ -16,7 +16,7 @@ from .inspection import Splice, Splicer
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from .config import Config
     from .fields import RequestHead
@@ -135,18 +135,19 @@ class RequestBody:
         if size > most:
             raise ContentTooLarge(f"The body is longer than {most} bytes.")
 
-    async def inspect(self, peek: Peek, *, decided: bool) -> None:
+    async def inspect(self, peek: Peek, is_decided: Callable[[], bool]) -> None:
         """Let ``peek`` look at the body, and hold what was read meanwhile.
 
-        All of it, where the choice of deployment is open: any part may name a model or a resource. Where the choice is
-        ``decided`` already, no more than ``limits.inspection_bytes``, or a form up to its first file: what is found
-        there can still be rewritten, the rest is watched as it passes.
+        All of it, where the choice of deployment is open: any part may name a model or a resource. Where
+        ``is_decided`` says that what was seen settles everything, no more than ``limits.inspection_bytes``, or a form
+        up to its first file: what is found there can still be rewritten, the rest is watched as it passes.
         """
         self._peek = peek
+        most = self._config.limits.inspection_bytes
         while piece := await self.read():
             self._hold(piece)
             peek.feed(piece)
-            if decided and (self.count >= self._config.limits.inspection_bytes or getattr(peek, "fields_over", False)):
+            if (self.count >= most or getattr(peek, "fields_over", False)) and is_decided():
                 return
         peek.finish()
 

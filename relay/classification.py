@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from .body import Peek, is_json, is_multipart
@@ -73,12 +74,13 @@ def quote(text: str) -> bytes:
 
 
 async def classify(
-    head: RequestHead, target: Target, body: RequestBody, is_decided: Callable[[Subject], bool]
+    head: RequestHead, target: Target, body: RequestBody, is_decided: Callable[[Subject, Peek], bool]
 ) -> Request:
     """Read what a request is about, from its head and as much of its body as the choice needs.
 
-    ``is_decided`` tells, from what the head alone says, whether nothing in the body can change who answers. Raises
-    BadRequest and AmbiguousBody, and what reading the body raises.
+    ``is_decided`` tells, from what the head says and what was found so far, whether nothing that is still to come in
+    the body can change who answers, or has to be rewritten. Raises BadRequest and AmbiguousBody, and what reading the
+    body raises.
     """
     known = head.memo.get(classify)
     if known is None:
@@ -91,7 +93,7 @@ async def classify(
     else:
         peek = make_peek(head, subject)
         if peek is not None:
-            await body.inspect(peek, decided=is_decided(subject))
+            await body.inspect(peek, partial(is_decided, subject, peek))
             take_finds(request, peek)
     return request
 
@@ -191,8 +193,23 @@ def take_finds(request: Request, peek: Peek) -> None:
         raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")
 
 
-def is_decided(config: Config, subject: Subject) -> bool:
-    """Whether nothing in a body can change who is asked: one deployment, a header, or an id in the path."""
-    if len(config.deployments) == 1:
-        return True
-    return subject.header_model is not None or any(found.place == "path" for found in subject.resources)
+def is_decided(config: Config, subject: Subject, peek: Peek) -> bool:
+    """Whether nothing more in a body can change who is asked, and for what.
+
+    One deployment, a header or an id in the path say who. But a model is often a body's last word (some SDKs write the
+    messages first), and where it may have to be replaced it is waited for.
+    """
+    by_head = subject.header_model is not None or any(found.place == "path" for found in subject.resources)
+    if not by_head and len(config.deployments) != 1:
+        return False
+    return peek.model is not None or not (names_a_model(subject.endpoint) and renames(config))
+
+
+def names_a_model(endpoint: Endpoint) -> bool:
+    """Whether a body at this endpoint may have a top-level ``model``: those of files and of their parts have none."""
+    return "model" in endpoint.body.children or "model" in endpoint.form.children
+
+
+def renames(config: Config) -> bool:
+    """Whether any name that clients use is called otherwise upstream."""
+    return bool(config.router.model_group_alias) or any(one.model != one.group for one in config.deployments)

@@ -15,6 +15,7 @@ from tests.harness import (
     config_over,
     deployment,
     get,
+    post,
     proxy_for,
     proxy_over,
     read_answer,
@@ -158,3 +159,50 @@ async def test_a_sessions_model_is_replaced_in_a_form_that_holds_a_file(up: Scri
         answer = await proxy.exchange(post_form("realtime/calls", body))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert up.heard.endswith(body.replace(b"gpt-4", b"served"))
+
+
+LONG = b"x" * 3_000_000
+
+
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize("served", ["served", "gpt-4"])
+async def test_a_model_behind_a_long_prompt_is_replaced_too(up: ScriptedUpstream, behind: bool, served: str) -> None:
+    """The lone deployment was decided on after the first MiB, and the name that followed stayed as it was."""
+    up.says(OK)
+    messages, model = b'"messages":[{"content":"%s"}]' % LONG, b'"model":"gpt-4"'
+    body = b"{%s}" % b",".join([messages, model] if behind else [model, messages])
+    async with proxy_for(up, settings={"model": served}) as proxy:
+        answer = await proxy.exchange(post("chat/completions", body))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert up.heard.partition(b"\r\n\r\n")[2] == body.replace(b"gpt-4", served.encode())
+
+
+async def test_a_model_behind_a_file_is_replaced_too(up: ScriptedUpstream) -> None:
+    """As curl sends it: ``-F file=@speech.mp3 -F model=...``."""
+    up.says(OK)
+    body = form(('file"; filename="speech.mp3', LONG), ("model", b"gpt-4"))
+    async with proxy_for(up, settings={"model": "served"}) as proxy:
+        answer = await proxy.exchange(post_form("audio/transcriptions", body))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert up.heard.partition(b"\r\n\r\n")[2] == body.replace(b"gpt-4", b"served")
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [("files", (("purpose", b"batch"),)), ("audio/transcriptions", (("model", b"gpt-4"),)), ("skills", ())],
+)
+async def test_a_file_leaves_before_it_is_all_there(path: str, parts: tuple[tuple[str, bytes], ...]) -> None:
+    """Nothing is waited for where no model can follow: after it, or where files are kept."""
+    asked = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await say_nothing(reader, writer)
+
+    body = form(*parts, ('file"; filename="a', LONG))
+    async with serving(take) as port, proxy_over(config_over(deployment("a", port, model="served"))) as proxy:
+        _, writer = await proxy.connect()
+        writer.write(post_form(path, body)[:-10])
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        writer.close()
