@@ -85,13 +85,14 @@ class UpstreamConnection:
                 connection.send_data(chunk)
                 connection.flush()
                 if connection.paused:
-                    connection.set_deadline(self._pool.patience)  # an upstream that takes nothing more is silent, too
-                    await connection.drain()
-                    connection.set_deadline(None)
+                    async with asyncio.timeout(self._pool.patience):  # the connection's deadline is the answer's
+                        await connection.drain()
             connection.send_end()
             connection.flush()
         except (PeerGone, Silent):
             pass  # an early answer may be there to read; if it is not, the reader sees the same end
+        except TimeoutError:
+            connection.fail(Silent("nothing more of the request was taken"))
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the response
             connection.fail(error)
 

@@ -206,3 +206,27 @@ async def test_a_file_leaves_before_it_is_all_there(path: str, parts: tuple[tupl
         writer.write(post_form(path, body)[:-10])
         await asyncio.wait_for(asked.wait(), PATIENCE)
         writer.close()
+
+
+async def test_a_stream_that_falls_silent_is_cut_also_if_it_began_within_the_upload() -> None:
+    """An upload that had waited for the upstream took the answer's deadline away with its own."""
+    content = b"x" * 20_000_000
+    went_on = asyncio.Event()
+
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(EVENTS + b"9\r\ndata: 1\n\n\r\n")
+        await went_on.wait()
+        await say_nothing(reader, writer)
+
+    async with serving(answer_early) as port:
+        config = config_over(deployment("a", port), timeouts=with_timeouts(stream_idle=0.5))
+        async with proxy_over(config) as proxy:
+            reader, writer = await proxy.connect()
+            writer.write(upload(len(content)) + content)
+            await asyncio.wait_for(reader.readuntil(b"data: 1\n\n\r\n"), PATIENCE)
+            await asyncio.sleep(0.2)  # so that the upload waits
+            went_on.set()
+            rest = await asyncio.wait_for(reader.read(), PATIENCE)
+            writer.close()
+    assert b"upstream_broke_off" in rest
