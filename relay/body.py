@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from .connection import PeerGone, Silent
 from .errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
 from .framing import END, NEED_DATA, Extent
-from .http1 import HTTP1Connection, PeerGone, Silent
 from .inspection import Splice, Splicer
 from .spool import Spool
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .fields import RequestHead
+    from .http1 import HTTP1Connection
     from .inspection import Found
 
 

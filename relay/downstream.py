@@ -9,10 +9,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
 from .body import RequestBody
+from .connection import PeerGone, Silent
 from .errors import ClientGone, ClientTooSlow, Fields, ProxyError
 from .fields import RequestHead, field_lines
 from .framing import NEED_DATA, Extent
-from .http1 import Event, HTTP1Connection, PeerGone, Silent
 from .log import ExchangeRecord
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .config import Config
+    from .http1 import Event, HTTP1Connection
     from .spans import ExchangeSpan
 
 # RFC 9112 §9.6: after the last words, what is still on its way is read and dropped, for about as long as nginx does it

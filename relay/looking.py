@@ -7,10 +7,10 @@ import enum
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from .connection import PeerGone, Silent
 from .errors import AllOut, ProxyError, Unavailable, UpstreamFailure
 from .fields import RequestHead, field_lines
 from .framing import Extent
-from .http1 import PeerGone, Silent
 from .outcomes import Kind, read_outcome
 from .resources import retrieve_path
 from .upstream import StaleConnection

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from .connection import PeerGone
 from .framing import END, NEED_DATA
-from .http1 import HTTP1Connection, PeerGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .http1 import HTTP1Connection
 
 LAST_WORDS = 5.0  # seconds in which a slow side may still take what a side that has left said before
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # a blank line ends an event (WHATWG HTML §9.2.5)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .connection import PeerGone, Silent
 from .errors import ClientGone, ProxyError, UpstreamFailure
 from .fields import inbound_lines
-from .http1 import PeerGone, Silent
 from .pump import BodyRelay
 
 if TYPE_CHECKING:

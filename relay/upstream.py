@@ -10,11 +10,12 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from .connection import PeerGone, Silent
 from .dial import dial, named_peer
 from .errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from .fields import RequestHead, ResponseHead, field_lines
 from .framing import END, Extent
-from .http1 import HTTP1Connection, PeerGone, Role, Silent
+from .http1 import HTTP1Connection, Role
 from .names import Resolver
 from .news import has_news
 from .outbound import OutboundProxies

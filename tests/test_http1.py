@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.config import Limits
+from relay.connection import HIGH_WATER, PeerGone, Silent
 from relay.errors import BadRequest, HeadTooLarge, TargetTooLong
 from relay.fields import RequestHead, ResponseHead
 from relay.framing import END, NEED_DATA, Extent
-from relay.http1 import HIGH_WATER, HTTP1Connection, MessageError, PeerGone, Role, Silent
+from relay.http1 import HTTP1Connection, MessageError, Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.config import Limits
+from relay.connection import PeerGone, Silent
 from relay.fields import RequestHead
 from relay.framing import Extent
-from relay.http1 import HTTP1Connection, PeerGone, Role, Silent
+from relay.http1 import HTTP1Connection, Role
 from relay.pump import BodyRelay, Tunnel
 
 if TYPE_CHECKING:
