@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .inspection import Found
     from .targets import Target
 
+LONGEST_NAME = 1024  # characters; the router keeps something for thousands of names, and a body has room for a MiB
 MOST_RESOURCES = 10_000  # a vector store's file batch takes 2,000; beyond this somebody only wants us to look things up
 
 
@@ -127,7 +128,20 @@ def read_head(head: RequestHead, target: Target) -> HeadFinds:
         retry_count=int(retry_count[:9]) if retry_count.isdigit() else 0,  # int() refuses 4,300 digits
         patience=read_patience(head),
     )
+    check_names(subject)
     return HeadFinds(subject, place, asks_for_websocket(head))
+
+
+def check_names(subject: Subject) -> None:
+    """Refuse what nobody's model or session is called. Raises BadRequest."""
+    for param, name in (
+        ("model", subject.model),
+        ("x-litellm-target-model", subject.header_model),
+        ("target_model_names", subject.names[0] if subject.names else None),
+        ("x-passthrough-session", subject.session),
+    ):
+        if name is not None and len(name) > LONGEST_NAME:
+            raise BadRequest(f"{param} is longer than {LONGEST_NAME} characters.", param=param)
 
 
 def text_of(head: RequestHead, name: bytes) -> str | None:
@@ -188,6 +202,7 @@ def take_finds(request: Request, peek: Peek) -> None:
         subject.model = model.value
         request.place = Place("body", found=None if model is peek.model else model)
         named.append(as_resource("model", model.value, "body"))
+    check_names(subject)
     subject.resources += tuple(resource for resource in named if resource is not None)
     if len(subject.resources) > MOST_RESOURCES:
         raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")

@@ -230,3 +230,26 @@ async def test_a_stream_that_falls_silent_is_cut_also_if_it_began_within_the_upl
             rest = await asyncio.wait_for(reader.read(), PATIENCE)
             writer.close()
     assert b"upstream_broke_off" in rest
+
+
+LONG_NAME = "y" * 1025
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (post("chat/completions", b'{"model":"%s"}' % LONG_NAME.encode()), "model"),
+        (post("chat/completions", b'{"target_model_names":"%s"}' % LONG_NAME.encode()), "target_model_names"),
+        (get(f"/v1/models/{LONG_NAME}"), "model"),
+        (get("/v1/models", f"X-LiteLLM-Target-Model: {LONG_NAME}"), "x-litellm-target-model"),
+        (get("/v1/files", f"X-Passthrough-Session: {LONG_NAME}"), "x-passthrough-session"),
+    ],
+)
+async def test_a_name_without_end_is_refused(up: ScriptedUpstream, request_: bytes, param: str) -> None:
+    """The router remembers thousands of them: of names of a MiB that was more memory than there is."""
+    up.says(OK)
+    async with proxy_for(up) as proxy:
+        answer = await proxy.exchange(request_)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["param"] == param
+    assert not up.requests
