@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" % TOKEN)
+# A method without end would be held wherever something is remembered for it; the longest of IANA's has 17 letters.
+REQUEST_LINE = re.compile(rb"(%s{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" % TOKEN[:-1])
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
 FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
@@ -134,6 +135,7 @@ class ResponseHead(Head):
 LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
 MOST_KNOWN_HEADS = 1024
 LONGEST_KNOWN_HEAD = 4096  # bytes; those of the SDKs have 600 to 1,200
+LONGEST_KNOWN_NAME = 64  # bytes of a field's
 _known_heads: dict[tuple[bytes, bool, int, int], RequestHead] = {}
 
 
@@ -293,9 +295,13 @@ def wants_websocket(head: Head) -> bool:
     return head.get(b"upgrade").lower() == b"websocket" and b"upgrade" in connection_options(head)
 
 
-@lru_cache(maxsize=4096)  # bounded, since names come from clients
 def is_ours(name: bytes) -> bool:
     """Whether a request's field is consumed or written by the proxy itself; ``_`` counts as ``-`` (CGI's reading)."""
+    return _is_ours(name) if len(name) <= LONGEST_KNOWN_NAME else _is_ours.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)  # bounded in both ways, since names come from clients
+def _is_ours(name: bytes) -> bool:
     plain = name.lower().replace(b"_", b"-")
     if plain == PROTOCOLS:
         return b"_" in name  # it may carry the client's key, and is only read by its own name

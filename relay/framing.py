@@ -27,6 +27,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 TRAILERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 LONGEST_TRAILERS = 16 << 10  # bytes; nobody reads them: they are never forwarded
 CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+LONGEST_REMEMBERED = 512  # bytes of framing lines whose verdict is kept; those of every SDK have less than 100
 PROBE = b"0\r\n\r\n"  # ends a chunked message, and is five bytes of any other
 
 
@@ -64,12 +65,16 @@ class Framing(NamedTuple):
 
 def request_framing(method: bytes, version: bytes, framing: Fields, length: int | None) -> Framing:
     """The framing of a request; ``length`` is its Content-Length. Raises BadRequest where h11 refuses it."""
-    return judge_request(method, version, shape(framing, length))
+    lines = shape(framing, length)
+    judge = judge_request if len(lines) <= LONGEST_REMEMBERED else judge_request.__wrapped__
+    return judge(method, version, lines)
 
 
 def response_framing(method: bytes, status: int, version: bytes, framing: Fields, length: int | None) -> Framing:
     """The framing of a response to ``method``. Raises BadRequest where h11 refuses it."""
-    return judge_response(method, status, version, shape(framing, length))
+    lines = shape(framing, length)
+    judge = judge_response if len(lines) <= LONGEST_REMEMBERED else judge_response.__wrapped__
+    return judge(method, status, version, lines)
 
 
 def shape(framing: Fields, length: int | None) -> bytes:

@@ -84,6 +84,7 @@ REFUSED: list[tuple[bytes, type[ProxyError], str]] = [
     (request(b"", b"GET http://p/ HTTP/1.1"), BadRequest, "target"),
     (request(b"", b"CONNECT p:443 HTTP/1.1"), BadRequest, "target"),
     (request(b"", b"CONNECT /v1/x HTTP/1.1"), BadRequest, "CONNECT"),
+    (request(b"", b"M" * 33 + b" /v1/x HTTP/1.1"), BadRequest, "request line"),
     (request(b"", b"trace /v1/x HTTP/1.1"), BadRequest, "TRACE"),
     (request(b"", b"OPTIONS * HTTP/1.1"), BadRequest, "target"),
     (request(b"", b"GET /a#b HTTP/1.1"), BadRequest, "fragment"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from relay.fields import _is_ours
+from relay.framing import judge_request
 from tests.harness import (
     OK,
     PATIENCE,
@@ -253,3 +255,18 @@ async def test_a_name_without_end_is_refused(up: ScriptedUpstream, request_: byt
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["param"] == param
     assert not up.requests
+
+
+async def test_what_is_remembered_of_heads_is_short(up: ScriptedUpstream) -> None:
+    """The verdicts on heads are kept, by a key that a stranger writes, and thousands of 60 KiB are much memory."""
+    up.says(OK)
+    caches = (judge_request, _is_ours)
+    async with proxy_for(up) as proxy:
+        await proxy.exchange(get("/v1/models", "Connection: keep-alive"))
+        before = [cache.cache_info().currsize for cache in caches]
+        long = await proxy.exchange(get("/v1/models", "Connection: keep-alive, " + "y" * 30_000, "Z" * 10_000 + ": 1"))
+        method = await proxy.exchange(get("/v1/models", method="M" * 10_000))
+        assert [cache.cache_info().currsize for cache in caches] == before
+    assert long.startswith(b"HTTP/1.1 200 ")
+    assert b"Z" * 10_000 in up.heard
+    assert method.startswith(b"HTTP/1.1 400 ")
