@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from relay import pages
-from relay.affinity import AffinityStore
-from relay.classification import Request, classify, is_decided
-from relay.clients import Clients
-from relay.command import make_parser
-from relay.delivery import deliver, pass_interim
-from relay.downstream import Exchange
-from relay.ephemeral import admit
+from relay.answers import pages
+from relay.answers.delivery import deliver, pass_interim
+from relay.answers.ephemeral import admit
+from relay.answers.merging import Merger
+from relay.answers.outgoing import check_switch, request_lines
+from relay.answers.recording import Recorder
+from relay.answers.relaying import BrokenResponse
+from relay.choosing.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
 from relay.errors import (
     AllOut,
     ClientGone,
@@ -31,29 +31,29 @@ from relay.errors import (
     UpstreamFailure,
     UpstreamTimeout,
 )
-from relay.gauges import alone, snapshot
-from relay.merging import Merger
-from relay.metrics import exposition
-from relay.outbound import OutboundProxies
-from relay.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
-from relay.outgoing import check_switch, request_lines
-from relay.pinning import Errand, Pinning
-from relay.recording import Recorder
-from relay.relaying import BrokenResponse
-from relay.starting import start
-from relay.targets import target_of
-from relay.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
+from relay.process.clients import Clients
+from relay.process.command import make_parser
+from relay.process.starting import start
+from relay.reach.outbound import OutboundProxies
+from relay.reach.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
+from relay.record.gauges import alone, snapshot
+from relay.record.metrics import exposition
+from relay.scopes.affinity import AffinityStore
+from relay.scopes.pinning import Errand, Pinning
+from relay.wire.classification import Request, classify, is_decided
+from relay.wire.downstream import Exchange
+from relay.wire.targets import target_of
 from router import Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
+    from relay.answers.responses_socket import ResponsesSocket
     from relay.config import Client, Config
-    from relay.http1 import HTTP1Connection
-    from relay.log import Attempt as Row
-    from relay.naming import Naming
-    from relay.responses_socket import ResponsesSocket
-    from relay.subject import Subject
+    from relay.record.log import Attempt as Row
+    from relay.scopes.naming import Naming
+    from relay.subjects.subject import Subject
+    from relay.wire.http1 import HTTP1Connection
 
 SERVER_LOG = logging.getLogger("passthrough.server")
 UPSTREAM_LOG = logging.getLogger("passthrough.upstream")
@@ -144,7 +144,9 @@ class Worker:
         if key is not None:
             request.secret, request.subject.scope = key
         if request.in_first_frame:
-            from relay.responses_socket import converse  # loaded with the first such session, not at every start
+            from relay.answers.responses_socket import (
+                converse,  # loaded with the first such session, not at every start
+            )
 
             await converse(exchange, request, partial(self._answer, exchange, request, client, brain))
         else:

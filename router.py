@@ -21,27 +21,27 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from relay.endpoints import is_harmless, is_resendable
+from relay.choosing.groups import Groups
+from relay.choosing.health import Ledger, Why
+from relay.choosing.homes import Homes
+from relay.choosing.outcomes import VERDICTS, Again, Effect, Kind, Outcome
+from relay.choosing.plans import Plans
+from relay.choosing.pools import UNSETTLED
+from relay.choosing.resolver import Resolver
+from relay.choosing.route import Attempt, Route
+from relay.choosing.strategies import STRATEGIES, preferred
+from relay.choosing.tally import Brake
 from relay.errors import AllOut
-from relay.groups import Groups
-from relay.health import Ledger, Why
-from relay.homes import Homes
-from relay.outcomes import VERDICTS, Again, Effect, Kind, Outcome
-from relay.plans import Plans
-from relay.pools import UNSETTLED
-from relay.resolver import Resolver
-from relay.route import Attempt, Route
-from relay.strategies import STRATEGIES, preferred
-from relay.tally import Brake
+from relay.subjects.endpoints import is_harmless, is_resendable
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator, Mapping
 
+    from relay.choosing.health import Member
+    from relay.choosing.pools import Pool, Ready
     from relay.config import Config, Deployment
-    from relay.health import Member
-    from relay.pools import Pool, Ready
-    from relay.subject import Subject
+    from relay.subjects.subject import Subject
 
 RECENT = 60.0  # seconds that a failure makes a deployment second choice for an SDK that comes again
 CLOCK_GRAIN = 0.001  # a timer may fire that early

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from relay.affinity import AffinityStore, fingerprint
 from relay.config import AffinitySettings
-from relay.store import Database
-from relay.tables import Busy
+from relay.scopes.affinity import AffinityStore, fingerprint
+from relay.scopes.store import Database
+from relay.scopes.tables import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

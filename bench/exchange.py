@@ -23,10 +23,10 @@ from typing import Any, cast
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from passthrough import Worker
-from relay import upstream
 from relay.config import AffinitySettings, BaseURL, Client, Config, Deployment, LoggingSettings, ModelGroup, Secret
-from relay.http1 import HTTP1Connection, Role
-from relay.log import setup_logging
+from relay.reach import upstream
+from relay.record.log import setup_logging
+from relay.wire.http1 import HTTP1Connection, Role
 
 KEY = "sk-1234-of-the-proxy"
 FIELDS = f"""\

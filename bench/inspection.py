@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from relay.inspection import JSONPeek
-from relay.multipart import MultipartPeek
-from relay.pointers import Node, compile_pointers
+from relay.subjects.inspection import JSONPeek
+from relay.subjects.multipart import MultipartPeek
+from relay.subjects.pointers import Node, compile_pointers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from relay.choosing.outcomes import read_outcome
+from relay.choosing.strategies import STRATEGIES
 from relay.config import BaseURL, Config, Deployment, ModelGroup, RouterSettings, Secret
-from relay.endpoints import match_endpoint
-from relay.outcomes import read_outcome
-from relay.strategies import STRATEGIES
-from relay.subject import Subject
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
 from router import Router
 
 ROUNDS, EXCHANGES = 7, 2000

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from relay.choosing.outcomes import Kind, Outcome, read_outcome
+from relay.choosing.strategies import STRATEGIES
 from relay.config import BaseURL, Config, Deployment, ModelGroup, RouterSettings, Secret
-from relay.endpoints import match_endpoint
 from relay.errors import AllOut
-from relay.outcomes import Kind, Outcome, read_outcome
-from relay.strategies import STRATEGIES
-from relay.subject import Subject
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
 from router import Router, Verdict
 
 if TYPE_CHECKING:

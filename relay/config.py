@@ -1,7 +1,7 @@
 """What a configuration says, as frozen values.
 
-``relay.configfile`` makes them from YAML; nothing in here reads a file, the environment or a clock. Equal values mean
-"unchanged" on reload. Times are seconds, sizes are bytes.
+``relay.reading.configfile`` makes them from YAML; nothing in here reads a file, the environment or a clock. Equal
+values mean "unchanged" on reload. Times are seconds, sizes are bytes.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 import trustme
 
 from relay.config import BaseURL, ListenerTLS, UpstreamTLS
-from relay.names import Resolver
-from relay.tls import client_context, server_context
+from relay.reach.names import Resolver
+from relay.reach.tls import client_context, server_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from relay.names import Found
+    from relay.reach.names import Found
 
     Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -21,8 +21,8 @@ from relay.config import (
     Secret,
     Timeouts,
 )
-from relay.listening import bind
-from relay.serving import listen
+from relay.process.listening import bind
+from relay.process.serving import listen
 from tests.scripted import read_chunks
 
 if TYPE_CHECKING:

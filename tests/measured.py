@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.hangup import hangup_watch
+from relay.wire.hangup import hangup_watch
 from tests.harness import KEY, PATIENCE, get, read_answer
 from tests.processes import running
 

@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import affinity, store, storefile, tables
-from relay.affinity import LIVES, AffinityStore, fingerprint
 from relay.config import AffinitySettings
+from relay.scopes import affinity, store, storefile, tables
+from relay.scopes.affinity import LIVES, AffinityStore, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def run(script: str, *arguments: object) -> subprocess.Popen[str]:
     """Start another process that has the rooms imported, and its arguments as ``argv``."""
-    head = "import os, sys, time; from relay.affinity import AffinityStore; from relay.config import AffinitySettings\n"
+    head = "import os, sys, time; from relay.config import AffinitySettings\n"
+    head += "from relay.scopes.affinity import AffinityStore\n"
     command = [sys.executable, "-W", "error", "-c", head + script, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

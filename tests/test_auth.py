@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from relay.auth import authenticate
 from relay.config import Client, Config, Secret
 from relay.errors import InvalidKey
-from relay.fields import Head
+from relay.wire.auth import authenticate
+from relay.wire.fields import Head
 
 CONFIG = Config(groups={}, clients=(Client("master", Secret("sk-1234").digest), Client("other", Secret("sk-2").digest)))
 

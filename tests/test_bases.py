@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.bases import parse_base, show_base
 from relay.config import BaseURL
+from relay.reading.bases import parse_base, show_base
 
 GOOD = [
     ("https://api.openai.com/v1", BaseURL("https", "api.openai.com", 443, "/v1"), "https://api.openai.com/v1"),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.command import DEMO_CONFIG, DEMO_PROJECTS, announcement, base_url, counted, make_parser
 from relay.config import Config, ListenerTLS
-from relay.configfile import parse_config
+from relay.process.command import DEMO_CONFIG, DEMO_PROJECTS, announcement, base_url, counted, make_parser
+from relay.reading.configfile import parse_config
 from relay.version import VERSION
 
 if TYPE_CHECKING:

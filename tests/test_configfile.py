@@ -23,8 +23,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import configfile, entry, litellm, modellist, routersettings
-from relay import settings as ours
 from relay.config import (
     AffinitySettings,
     BaseURL,
@@ -39,9 +37,11 @@ from relay.config import (
     Timeouts,
     UpstreamTLS,
 )
-from relay.configfile import check_listener, parse_config, single_key_config
-from relay.describe import describe, security_notice
 from relay.errors import ConfigError
+from relay.reading import configfile, entry, litellm, modellist, routersettings
+from relay.reading import settings as ours
+from relay.reading.configfile import check_listener, parse_config, single_key_config
+from relay.reading.describe import describe, security_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable

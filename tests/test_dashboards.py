@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from relay.metrics import Histogram, ProxyMetrics
+from relay.record.metrics import Histogram, ProxyMetrics
 
 DASHBOARDS = Path(__file__).parent.parent / "docs" / "dashboards"
 METRICS = ProxyMetrics("1")

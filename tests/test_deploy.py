@@ -11,9 +11,9 @@ import pytest
 import trustme
 import yaml
 
-from relay import pages
+from relay.answers import pages
 from relay.config import Timeouts
-from relay.configfile import parse_config
+from relay.reading.configfile import parse_config
 from tools.rooms import ROOT
 
 if TYPE_CHECKING:

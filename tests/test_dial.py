@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay import tls
 from relay.config import BaseURL, Secret, UpstreamTLS
-from relay.dial import authority, dial, named_peer
 from relay.errors import UpstreamFailure, UpstreamTimeout
-from relay.names import Resolver
-from relay.outbound import ProxyAddress
+from relay.reach import tls
+from relay.reach.dial import authority, dial, named_peer
+from relay.reach.names import Resolver
+from relay.reach.outbound import ProxyAddress
 from tests.both_loops import on_both_loops
 from tests.dialled import NAME, Certificates, Listener, Tunnels, base, echo, hang_up, naming, say_nothing, serving
 

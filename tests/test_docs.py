@@ -12,17 +12,18 @@ import pytest
 import yaml
 
 from passthrough import Worker
-from relay import errors, handshake
-from relay.command import make_parser
+from relay import errors
+from relay.answers.recording import Recorder
+from relay.choosing.outcomes import Kind
 from relay.config import Limits, Timeouts
-from relay.configfile import parse_config
-from relay.downstream import Downstream
-from relay.metrics import ProxyMetrics
-from relay.outcomes import Kind
-from relay.pinning import Pinning
-from relay.recording import Recorder
-from relay.upstream import UpstreamConnection, UpstreamPool
+from relay.process.command import make_parser
+from relay.reach.upstream import UpstreamConnection, UpstreamPool
+from relay.reading.configfile import parse_config
+from relay.record.metrics import ProxyMetrics
+from relay.scopes.pinning import Pinning
 from relay.version import VERSION
+from relay.wire import handshake
+from relay.wire.downstream import Downstream
 from router import Router
 from tools.rooms import ROOT
 
@@ -160,10 +161,11 @@ def test_the_story_is_told_with_names_that_exist() -> None:
         one.__name__: one for one in (Worker, Router, Pinning, Recorder, Downstream, UpstreamPool, UpstreamConnection)
     }
     told = set(re.findall(r"`(\w+)\.(\w+)`", (ROOT / "docs" / "architecture.md").read_text()))
+    rooms = {path.stem: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("relay/**/*.py")}
     owners = {
-        owner: classes.get(owner) or import_module(f"relay.{owner}")
+        owner: classes.get(owner) or import_module(rooms[owner])
         for owner, name in told
-        if owner in classes or (name != "py" and (ROOT / "relay" / f"{owner}.py").exists())
+        if owner in classes or (name != "py" and owner in rooms)
     }
     assert len(owners) > 10
     assert [(owner, name) for owner, name in told if owner in owners and not hasattr(owners[owner], name)] == []

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.document import MAX_DEPTH, Items, Place, Report, Scalar, Table, compose, is_null, plain
+from relay.reading.document import MAX_DEPTH, Items, Place, Report, Scalar, Table, compose, is_null, plain
 
 
 @pytest.fixture(params=["libyaml", "pure"])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import endpoints
-from relay.endpoints import (
+from relay.subjects import endpoints
+from relay.subjects.endpoints import (
     OTHER,
     Endpoint,
     Harmless,
@@ -24,14 +24,23 @@ from relay.endpoints import (
     query_resources,
     shown_by,
 )
-from relay.operations import ADMINISTRATION, FAMILIES, OPERATIONS
-from relay.resources import ASKED_MODEL, ENCRYPTED, ITEM_HINT, OWN_PREFIXES, PATHS, RETRIEVE, SECRET, as_resource
-from relay.subject import Resource, Subject
+from relay.subjects.operations import ADMINISTRATION, FAMILIES, OPERATIONS
+from relay.subjects.resources import (
+    ASKED_MODEL,
+    ENCRYPTED,
+    ITEM_HINT,
+    OWN_PREFIXES,
+    PATHS,
+    RETRIEVE,
+    SECRET,
+    as_resource,
+)
+from relay.subjects.subject import Resource, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from relay.pointers import Node
+    from relay.subjects.pointers import Node
 
 MATCHES = [  # method, path, template
     ("POST", "/chat/completions", "/chat/completions"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from relay.answers.ephemeral import HOLDER, EphemeralKey, admit
 from relay.config import Client, Config, Secret
-from relay.ephemeral import HOLDER, EphemeralKey, admit
 from relay.errors import InvalidKey
-from relay.fields import RequestHead
-from relay.targets import Target
+from relay.wire.fields import RequestHead
+from relay.wire.targets import Target
 
 CONFIG = Config(
     groups={},

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import passthrough
-from relay.affinity import AffinityStore
+from relay.choosing.outcomes import Kind, Outcome
+from relay.choosing.strategies import STRATEGIES
 from relay.config import AffinitySettings, BaseURL, Listener, RouterSettings
-from relay.endpoints import match_endpoint
-from relay.explaining import HABITS, REASONS, Asked, explain
-from relay.outcomes import Kind, Outcome
-from relay.strategies import STRATEGIES
-from relay.subject import Resource, Subject
+from relay.process.explaining import HABITS, REASONS, Asked, explain
+from relay.scopes.affinity import AffinityStore
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Resource, Subject
 from router import Router
 from tests.fleet import config, deployment
 from tests.harness import OK, POST_CHAT, config_over, get, post, proxy_over

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from relay.config import Config, Deployment
-    from relay.upstream import UpstreamConnection
+    from relay.reach.upstream import UpstreamConnection
 
     Turn = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from relay import fields
 from relay.errors import (
     BadRequest,
     CodingNotImplemented,
@@ -13,7 +12,8 @@ from relay.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from relay.fields import (
+from relay.wire import fields
+from relay.wire.fields import (
     check_partial_head,
     connection_options,
     inbound_lines,

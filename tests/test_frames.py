@@ -11,7 +11,7 @@ from websockets.frames import Frame
 from websockets.frames import Opcode as TheirOpcode
 from websockets.streams import StreamReader
 
-from relay.frames import (
+from relay.wire.frames import (
     Close,
     FrameError,
     FrameReader,

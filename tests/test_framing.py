@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import ProxyError
-from relay.fields import Head, check_framing, check_host, parse_request_head, parse_response_head
-from relay.framing import (
+from relay.wire.fields import Head, check_framing, check_host, parse_request_head, parse_response_head
+from relay.wire.framing import (
     END,
     NEED_DATA,
     ChunkedReader,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from relay.choosing.groups import Groups
 from relay.config import ModelGroup, RouterSettings
 from relay.errors import ModelNotFound
-from relay.groups import Groups
 from tests.fleet import config, deployment
 
 NAMES = ["gpt-4", "openai/*", "openai/ft-*", "claude"]

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from relay.handover import (
+from relay.reach.handover import (
     MAX_REPLY,
     Prelude,
     ProxyRefused,

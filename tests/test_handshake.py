@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import BadRequest
-from relay.fields import RequestHead, ResponseHead, outbound_lines
-from relay.handshake import (
+from relay.wire.fields import RequestHead, ResponseHead, outbound_lines
+from relay.wire.handshake import (
     WrongVersion,
     accept_for,
     answer_lines,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from relay.choosing.health import Ledger, Member, Why
+from relay.choosing.outcomes import Figures, Kind, Outcome
 from relay.config import Config, RouterSettings, Secret
-from relay.health import Ledger, Member, Why
-from relay.outcomes import Figures, Kind, Outcome
 from tests.fleet import config, deployment
 
 NOW = 1000.0

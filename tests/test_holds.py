@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.holds import Hold
+from relay.choosing.holds import Hold
 
 
 def test_a_hold_is_only_ever_extended() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.homes import Homes
+from relay.choosing.homes import Homes
 from tests.fleet import config, deployment
 
 FILE = config(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.config import Limits
-from relay.connection import HIGH_WATER, PeerGone, Silent
 from relay.errors import BadRequest, HeadTooLarge, TargetTooLong
-from relay.fields import RequestHead, ResponseHead
-from relay.framing import END, NEED_DATA, Extent
-from relay.http1 import HTTP1Connection, MessageError, Role
+from relay.wire.connection import HIGH_WATER, PeerGone, Silent
+from relay.wire.fields import RequestHead, ResponseHead
+from relay.wire.framing import END, NEED_DATA, Extent
+from relay.wire.http1 import HTTP1Connection, MessageError, Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

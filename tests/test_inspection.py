@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import inspection, jsonscan
 from relay.errors import AmbiguousBody, BadRequest
-from relay.inspection import Found, JSONPeek, Splice, Splicer, plan_of
-from relay.jsonscan import JSONScanner
-from relay.jsontext import Plan
-from relay.pointers import Node, compile_pointers
+from relay.subjects import inspection, jsonscan
+from relay.subjects.inspection import Found, JSONPeek, Splice, Splicer, plan_of
+from relay.subjects.jsonscan import JSONScanner
+from relay.subjects.jsontext import Plan
+from relay.subjects.pointers import Node, compile_pointers
 
 if TYPE_CHECKING:
     import random

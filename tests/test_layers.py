@@ -55,6 +55,23 @@ def test_no_room_needs_itself() -> None:
     assert order.index("passthrough.py") > order.index("router.py") > order.index("relay/errors.py")
 
 
+def test_a_folder_knows_only_those_before_it() -> None:
+    for room, files in FILES.items():
+        if (folder := rooms.folder_of(room)) is None:
+            continue
+        known = rooms.FOLDERS[: rooms.FOLDERS.index(folder) + 1]
+        others = {rooms.folder_of(name) for name in rooms.imported_rooms(room, files)} - {None}
+        assert others <= set(known), room
+
+
+def test_no_two_rooms_have_one_name() -> None:
+    assert len({rooms.short(room) for room in FILES}) == len(FILES)
+    assert {path.name for path in (rooms.ROOT / "relay").iterdir() if (path / "__init__.py").exists()} == {
+        *rooms.FOLDERS,
+        "demo",
+    }
+
+
 def test_below_the_line_nobody_knows_the_doors() -> None:
     below = {room: rooms.imported_rooms(room, FILES[room]) for room in FILES if room.startswith("relay/")}
     assert len(below) > 20
@@ -105,7 +122,7 @@ def test_a_start_loads_no_extra_and_no_demo() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", script], cwd=rooms.ROOT, capture_output=True, text=True, timeout=60, check=True
     ).stdout.split()
-    assert "relay.upstream" in loaded
+    assert "relay.reach.upstream" in loaded
     assert [name for name in loaded if name.split(".")[0] in OPTIONAL or name.startswith("relay.demo")] == []
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from relay.affinity import AffinityStore
 from relay.config import AffinitySettings
-from relay.endpoints import match_endpoint
-from relay.learning import SessionLearner
-from relay.subject import Subject
-from relay.usage import UNMETERED, Usage, total
+from relay.record.usage import UNMETERED, Usage, total
+from relay.scopes.affinity import AffinityStore
+from relay.scopes.learning import SessionLearner
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
 
 SUBJECT = Subject(match_endpoint("GET", "/responses"))
 SHOWN = {

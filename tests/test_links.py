@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.links import Note, Unpacker, pack
+from relay.process.links import Note, Unpacker, pack
 
 NOTES = [(Note.READY, b""), (Note.COUNTS, b"{}" * 500), (Note.DRAIN, b""), (Note.CONFIG, bytes(range(256)))]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.listings import HABITS, UPDATED, Habits, Item, Wish, moment_of, read_listing, write_listing
+from relay.answers.listings import HABITS, UPDATED, Habits, Item, Wish, moment_of, read_listing, write_listing
 
 PAGE = b""" {"object" : "list", "data": [ {"id":"a", "created_at" : 2e0, "x": "\xc3\xa9 ]}" } ,
   {"id": "b", "created":1.5,"metadata":{"id": "c"}}], "first_id": "a", "last_id":"b" , "has_more": true,

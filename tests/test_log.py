@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay import log, logqueue
 from relay.config import LoggingSettings
-from relay.log import (
+from relay.record import log, logqueue
+from relay.record.log import (
     EXCHANGE_LOGGER,
     FIELDS,
     ExchangeRecord,
@@ -27,8 +27,8 @@ from relay.log import (
     rfc3339,
     setup_logging,
 )
-from relay.logqueue import BatchHandler, LineWriter, LogQueue, QueueFront, write_all
-from relay.usage import UNMETERED, Usage
+from relay.record.logqueue import BatchHandler, LineWriter, LogQueue, QueueFront, write_all
+from relay.record.usage import UNMETERED, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -515,7 +515,7 @@ def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
 START = """
 import os, sys
 from relay.config import LoggingSettings
-from relay.log import ExchangeRecord, emit, setup_logging
+from relay.record.log import ExchangeRecord, emit, setup_logging
 stopper = setup_logging(LoggingSettings())
 """
 

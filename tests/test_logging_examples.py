@@ -21,11 +21,11 @@ import pytest
 import yaml
 
 from relay.config import LoggingSettings
-from relay.genai import genai_attributes
-from relay.handlers import Failures, GenAIHandler, WebhookHandler, journal_field
-from relay.log import EXCHANGE_LOGGER, FIELDS, ExchangeRecord, emit, setup_logging
-from relay.logqueue import LogQueue, QueueFront
-from relay.usage import NAMES, UNMETERED, Usage
+from relay.record.genai import genai_attributes
+from relay.record.handlers import Failures, GenAIHandler, WebhookHandler, journal_field
+from relay.record.log import EXCHANGE_LOGGER, FIELDS, ExchangeRecord, emit, setup_logging
+from relay.record.logqueue import LogQueue, QueueFront
+from relay.record.usage import NAMES, UNMETERED, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -414,10 +414,9 @@ def test_a_webhook_may_be_https() -> None:
 
 
 def test_nothing_of_this_is_loaded_unless_it_is_named() -> None:
-    names = ("relay.handlers", "relay.genai", "opentelemetry", "sentry_sdk", "http.client", "zlib")
-    script = (
-        f"import sys, relay.log, relay.metrics, relay.tap; print([name for name in {names} if name in sys.modules])"
-    )
+    names = ("relay.record.handlers", "relay.record.genai", "opentelemetry", "sentry_sdk", "http.client", "zlib")
+    script = "import sys, relay.record.log, relay.record.metrics, relay.record.tap; "
+    script += f"print([name for name in {names} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=DOCS.parent.parent, capture_output=True, text=True, timeout=60, check=True
     )

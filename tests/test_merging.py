@@ -12,7 +12,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from relay.listings import read_listing
+from relay.answers.listings import read_listing
 from tests import walks
 from tests.harness import get
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.endpoints import match_endpoint
+from relay.answers.messages import ClientMessages, Event, ServerMessages, close_for, error_event, event_places
 from relay.errors import AllOut, AmbiguousBody, BadRequest, ModelNotFound, UpstreamFailure
-from relay.frames import Close, FrameError, FrameReader, Opcode, write_frame
-from relay.messages import ClientMessages, Event, ServerMessages, close_for, error_event, event_places
-from relay.tap import LARGEST_EVENT
+from relay.record.tap import LARGEST_EVENT
+from relay.subjects.endpoints import match_endpoint
+from relay.wire.frames import Close, FrameError, FrameReader, Opcode, write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

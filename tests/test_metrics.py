@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay import metrics as room
-from relay import vitals as vitals_room
-from relay.log import ExchangeRecord
-from relay.metrics import SECONDS, Gauge, ProxyMetrics, Registry, exposition, observe
-from relay.usage import UNMETERED, Usage
-from relay.vitals import VITALS, read_vitals
+from relay.record import metrics as room
+from relay.record import vitals as vitals_room
+from relay.record.log import ExchangeRecord
+from relay.record.metrics import SECONDS, Gauge, ProxyMetrics, Registry, exposition, observe
+from relay.record.usage import UNMETERED, Usage
+from relay.record.vitals import VITALS, read_vitals
 
 NAMES = {  # SPEC §11, to the letter
     "passthrough_exchanges_total": ("group", "deployment", "status"),

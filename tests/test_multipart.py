@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import multipart
 from relay.errors import AmbiguousBody, BadRequest
-from relay.inspection import Found, Splicer
-from relay.multipart import MultipartPeek, boundary_of
-from relay.pointers import Node, compile_pointers
+from relay.subjects import multipart
+from relay.subjects.inspection import Found, Splicer
+from relay.subjects.multipart import MultipartPeek, boundary_of
+from relay.subjects.pointers import Node, compile_pointers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

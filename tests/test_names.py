@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.names import MAX_ADDRESSES, Address, Resolver, in_order, look_up
+from relay.reach.names import MAX_ADDRESSES, Address, Resolver, in_order, look_up
 from tests.both_loops import on_both_loops, supervise
 
 if TYPE_CHECKING:
-    from relay.names import Found
+    from relay.reach.names import Found
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 

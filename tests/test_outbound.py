@@ -8,7 +8,7 @@ import re
 import pytest
 
 from relay.config import BaseURL
-from relay.outbound import OutboundProxies, ProxyAddress, parse_proxy
+from relay.reach.outbound import OutboundProxies, ProxyAddress, parse_proxy
 
 API = BaseURL("https", "api.example.com", 443, "/v1")
 PLAIN = BaseURL("http", "models.example.com", 80, "/v1")

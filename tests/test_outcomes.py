@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import outcomes
-from relay.outcomes import (
+from relay.choosing import outcomes
+from relay.choosing.outcomes import (
     VERDICTS,
     Again,
     Effect,

@@ -13,12 +13,12 @@ import openai
 import pytest
 import pytest_asyncio
 
-from relay import looking
+from relay.choosing.tally import Brake
 from relay.errors import Unavailable, UpstreamFailure
-from relay.resources import ENCRYPTED, RETRIEVE, kind_of
-from relay.subject import Resource
-from relay.tally import Brake
-from relay.upstream import StaleConnection
+from relay.reach.upstream import StaleConnection
+from relay.scopes import looking
+from relay.subjects.resources import ENCRYPTED, RETRIEVE, kind_of
+from relay.subjects.subject import Resource
 from tests import walks
 from tests.harness import get, post, with_limits
 
@@ -674,7 +674,7 @@ def walks_key() -> bytes:
 
 
 def test_names_in_messages_hide_what_is_secret() -> None:
-    from relay.naming import name_of
+    from relay.scopes.naming import name_of
 
     assert name_of(Resource("client_secret", "ek_abc", "header")) == "client secret belongs to"
     assert name_of(Resource("file", "file-" + "x" * 200, "path")) == f"'file-{'x' * 75}...' belongs to"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from relay.choosing.groups import Groups, Match
+from relay.choosing.health import Ledger
+from relay.choosing.plans import Plan, Plans, upstream_name
 from relay.config import Config, RouterSettings
-from relay.groups import Groups, Match
-from relay.health import Ledger
-from relay.plans import Plan, Plans, upstream_name
 from tests.fleet import config, deployment
 
 FILE = config(

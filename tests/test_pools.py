@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.health import Ledger
-from relay.outcomes import Figures, Kind, Outcome
-from relay.pools import MOST_KEYS, Pool, Ready, rank, shares, tiers
+from relay.choosing.health import Ledger
+from relay.choosing.outcomes import Figures, Kind, Outcome
+from relay.choosing.pools import MOST_KEYS, Pool, Ready, rank, shares, tiers
 from tests.fleet import config, deployment
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.bases import parse_base, show_base
-from relay.providers import BARE_NAMES, DOORS, OPENAI, OTHERS, PROVIDERS, advice, split_model
+from relay.reading.bases import parse_base, show_base
+from relay.reading.providers import BARE_NAMES, DOORS, OPENAI, OTHERS, PROVIDERS, advice, split_model
 
 MODELS = [
     ("openai/gpt-4", None, False, ("openai", "gpt-4")),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.config import Limits
-from relay.connection import PeerGone, Silent
-from relay.fields import RequestHead
-from relay.framing import Extent
-from relay.http1 import HTTP1Connection, Role
-from relay.pump import BodyRelay, Tunnel
+from relay.wire.connection import PeerGone, Silent
+from relay.wire.fields import RequestHead
+from relay.wire.framing import Extent
+from relay.wire.http1 import HTTP1Connection, Role
+from relay.wire.pump import BodyRelay, Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.outcomes import Figures
-from relay.quotas import Quota
+from relay.choosing.outcomes import Figures
+from relay.choosing.quotas import Quota
 
 
 def learnt(quota: Quota, now: float, number: int | None = None, **figures: Figures) -> bool:

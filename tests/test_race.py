@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay import race
-from relay.names import Address
-from relay.race import first_connected
+from relay.reach import race
+from relay.reach.names import Address
+from relay.reach.race import first_connected
 from tests.both_loops import on_both_loops
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay.answers.recording import detail_of, told_by_upstream
+from relay.choosing.outcomes import Kind, Outcome
 from relay.errors import Unavailable, UpstreamFailure
-from relay.outcomes import Kind, Outcome
-from relay.recording import detail_of, told_by_upstream
 from tests.harness import OK, PATIENCE, POST_CHAT, config_over, deployment, get, post, proxy_for, proxy_over
 from tests.processes import running
 from tests.scripted import ScriptedUpstream, reset
@@ -121,7 +121,8 @@ async def main():
         await proxy.record()
     await up.close()
 asyncio.run(main())
-heavy = ("opentelemetry", "requests", "google", "sentry_sdk", "relay.spans", "relay.genai", "relay.handlers")
+heavy = ("opentelemetry", "requests", "google", "sentry_sdk")
+heavy += ("relay.record.spans", "relay.record.genai", "relay.record.handlers")
 print([name for name in sys.modules if name.startswith(heavy)])
 """
     root = Path(__file__).parent.parent

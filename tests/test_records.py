@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import passthrough
 from relay import errors
+from relay.choosing.outcomes import Kind
 from relay.config import RouterSettings
-from relay.outcomes import Kind
-from relay.pump import BodyRelay
+from relay.wire.pump import BodyRelay
 from tests.harness import (
     CHAT,
     KEY,

@@ -18,7 +18,7 @@ import trustme
 
 from relay.config import AffinitySettings, Listener, ListenerTLS, LoggingSettings
 from relay.errors import ConfigError
-from relay.reloading import check, without_fixed
+from relay.process.reloading import check, without_fixed
 from tests.crowd import crowd
 from tests.fleets import ask, children, metric, until, write_config
 from tests.harness import KEY, OK, PATIENCE, POST_CHAT, config_over, deployment, get, post
@@ -302,7 +302,7 @@ async def test_the_log_follows_the_file(up: ScriptedUpstream, tmp_path: Path) ->
         port = await proxy.port()
         await ask(port, POST_CHAT)
         more = (
-            "logging:\n  formatters: {json: {(): relay.log.JSONFormatter}}\n"
+            "logging:\n  formatters: {json: {(): relay.record.log.JSONFormatter}}\n"
             "  handlers: {file: {class: logging.FileHandler, filename: log.jsonl, formatter: json}}\n"
             "  loggers: {passthrough: {handlers: [file], level: INFO}}\n"
         )

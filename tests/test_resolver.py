@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from relay.choosing.groups import Groups
+from relay.choosing.health import Ledger
+from relay.choosing.homes import Homes
+from relay.choosing.plans import Plans
+from relay.choosing.resolver import Resolver
+from relay.choosing.route import LISTENING
 from relay.config import AffinitySettings, Config, RouterSettings
-from relay.endpoints import match_endpoint
 from relay.errors import BadRequest, ModelNotFound, ScopeConflict
-from relay.groups import Groups
-from relay.health import Ledger
-from relay.homes import Homes
-from relay.plans import Plans
-from relay.resolver import Resolver
-from relay.route import LISTENING
-from relay.subject import Subject
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
 from tests.fleet import config, deployment
 
 if TYPE_CHECKING:
-    from relay.route import Route
+    from relay.choosing.route import Route
 
 CHAT = match_endpoint("POST", "/chat/completions")
 RESPONSES = match_endpoint("POST", "/responses")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.endpoints import location_resource, match_endpoint, path_resources, query_resources
-from relay.resources import ENCRYPTED, HASHED, OWN_PREFIXES, as_resource
-from relay.subject import Resource
+from relay.subjects.endpoints import location_resource, match_endpoint, path_resources, query_resources
+from relay.subjects.resources import ENCRYPTED, HASHED, OWN_PREFIXES, as_resource
+from relay.subjects.subject import Resource
 from tests.test_endpoints import every_endpoint, filled, kind_at
 
 if TYPE_CHECKING:
-    from relay.endpoints import Endpoint
+    from relay.subjects.endpoints import Endpoint
 
 CSV = Path(os.environ.get("OPENAI_RESOURCES_CSV") or Path(__file__).parents[2] / "shared" / "openai-resources.csv")
 SAME_KIND = {"response_item": "item", "conversation_item": "item", "vector_store_file": "file"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.resources import (
+from relay.subjects.resources import (
     ASKED_MODEL,
     BY_PREFIX,
     ENCRYPTED,
@@ -16,7 +16,7 @@ from relay.resources import (
     kind_of,
     retrieve_path,
 )
-from relay.subject import Resource
+from relay.subjects.subject import Resource
 
 AS_RESOURCE = [  # kind of the place, value, kind and place it counts with
     ("file", "file-abc", ("file", "here")),

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.accepting import Acceptor
 from relay.config import Limits, Listener
-from relay.http1 import HTTP1Connection, Role
-from relay.listening import CannotListen, bind, open_listening
+from relay.process.accepting import Acceptor
+from relay.process.listening import CannotListen, bind, open_listening
+from relay.wire.http1 import HTTP1Connection, Role
 from tests.both_loops import on_both_loops
 from tests.crowd import crowd
 from tests.fleets import children, start_inheriting, until, write_config
@@ -245,9 +245,9 @@ class Short:
 
 @on_both_loops
 async def test_without_descriptors_it_waits_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.accepting.PAUSE", 0.02)
+    monkeypatch.setattr("relay.process.accepting.PAUSE", 0.02)
     warnings: list[str] = []
-    monkeypatch.setattr("relay.accepting.LOG.warning", lambda text, *values: warnings.append(text % values))
+    monkeypatch.setattr("relay.process.accepting.LOG.warning", lambda text, *values: warnings.append(text % values))
     made: asyncio.Queue[HTTP1Connection] = asyncio.Queue()
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.fields import _is_ours
-from relay.framing import judge_request
+from relay.wire.fields import _is_ours
+from relay.wire.framing import judge_request
 from tests.harness import (
     OK,
     PATIENCE,

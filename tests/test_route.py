@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from relay.endpoints import match_endpoint
-from relay.outcomes import Kind, Outcome
-from relay.subject import Subject
+from relay.choosing.outcomes import Kind, Outcome
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
 from router import Router
 from tests.fleet import config, deployment
 

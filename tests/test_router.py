@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.choosing.health import Why
+from relay.choosing.outcomes import VERDICTS, Again, Effect, Figures, Kind, Outcome
+from relay.choosing.tally import FLOOR, SHARE
 from relay.config import Config, RouterSettings, Timeouts
-from relay.endpoints import match_endpoint
 from relay.errors import AllOut
-from relay.health import Why
-from relay.outcomes import VERDICTS, Again, Effect, Figures, Kind, Outcome
-from relay.subject import Subject
-from relay.tally import FLOOR, SHARE
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
 from router import Attempt, Route, Router, Verdict
 from tests.fleet import config, deployment
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
+from relay.choosing.strategies import STRATEGIES
 from relay.config import RouterSettings, Secret
 from relay.demo import DemoUpstream, Quota
 from relay.demo.script import Bucket
-from relay.strategies import STRATEGIES
 from tests.harness import KEY, PATIENCE, config_over, deployment, get, post, proxy_over, with_timeouts
 
 if TYPE_CHECKING:
@@ -462,7 +462,7 @@ FAILURES: dict[str, tuple[dict[str, Any], int, int]] = {
 @asynccontextmanager
 async def two_keys(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[DemoUpstream, Proxy]]:
     """Two keys of one project behind one upstream, the first always asked first, and retries without number."""
-    monkeypatch.setattr("relay.tally.FLOOR", 10_000)
+    monkeypatch.setattr("relay.choosing.tally.FLOOR", 10_000)
     keys = {"sk-upstream-a": "s", "sk-upstream-b": "s"}
     upstream = DemoUpstream(keys, pace=0, heard=5000)
     port = await upstream.start()
@@ -497,7 +497,7 @@ async def test_what_may_have_acted_is_sent_once(failure: str, monkeypatch: pytes
 async def test_what_cannot_be_sent_is_sent_once_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """No connection: whatever the request, nothing of it has left."""
     async with farm_of("ab") as farm, proxy_of(farm, disable_cooldowns=True) as proxy:
-        monkeypatch.setattr("relay.tally.FLOOR", 10_000)
+        monkeypatch.setattr("relay.choosing.tally.FLOOR", 10_000)
         await farm.kill("a")
         for count, request in enumerate(ENDPOINTS.values(), 1):
             await proxy.exchange(request)

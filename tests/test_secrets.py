@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.auth import authenticate
 from relay.config import Client, Config, Listener, LoggingSettings, Secret
 from relay.errors import InvalidKey
-from relay.fields import Head
+from relay.wire.auth import authenticate
+from relay.wire.fields import Head
 from tests.harness import KEY, OK, PATIENCE, config_over, deployment, get, post, proxy_for, proxy_over, with_limits
 from tests.processes import running
 from tests.scripted import ScriptedUpstream
@@ -182,7 +182,7 @@ async def test_a_fault_of_ours_shows_nothing_to_the_client_and_no_key_to_the_log
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr("relay.upstream.UpstreamConnection.send_request", fail)
+    monkeypatch.setattr("relay.reach.upstream.UpstreamConnection.send_request", fail)
     with caplog.at_level(logging.DEBUG):
         async with proxy_over(secretive(up.port)) as proxy:
             answer = await proxy.exchange(post("files", b"{}"))

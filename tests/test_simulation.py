@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.simulation import LOAD, SCENARIOS, Key, Report, Simulation, first_limit
-from relay.strategies import STRATEGIES
+from relay.choosing.strategies import STRATEGIES
 
 ONE_HEALTHY = [title for title in SCENARIOS if not title.startswith("all dead")]
 RUNS: dict[tuple[str, str], tuple[Simulation, Report]] = {}

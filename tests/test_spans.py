@@ -23,16 +23,16 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from relay.config import LoggingSettings
 from relay.errors import ConfigError
-from relay.log import ExchangeRecord
-from relay.spans import Tracing, open_tracing
-from relay.usage import Usage
+from relay.record.log import ExchangeRecord
+from relay.record.spans import Tracing, open_tracing
+from relay.record.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from relay.log import Attempt
+    from relay.record.log import Attempt
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01".encode()
@@ -196,7 +196,7 @@ def test_a_collector_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.Monk
             stuck.wait(10)
 
     stuck = threading.Event()
-    monkeypatch.setattr("relay.spans.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("relay.record.spans.STOP_SECONDS", 0.01)
     began = time.monotonic()
     Tracing(Stuck(shutdown_on_exit=False)).stop()
     assert time.monotonic() - began < 5
@@ -244,7 +244,7 @@ def test_spans_reach_a_collector(monkeypatch: pytest.MonkeyPatch, name: str | No
 def test_nothing_is_made_or_imported_unless_it_is_asked_for() -> None:
     assert open_tracing(LoggingSettings()) is None
     script = (
-        "import sys; from relay.spans import open_tracing; from relay.config import LoggingSettings;"
+        "import sys; from relay.record.spans import open_tracing; from relay.config import LoggingSettings;"
         "open_tracing(LoggingSettings()); print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     root = Path(__file__).parent.parent

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.health import Ledger
-from relay.outcomes import Figures
-from relay.pools import Pool
-from relay.strategies import STRATEGIES, headroom, latency_based, least_busy, preferred, simple_shuffle
+from relay.choosing.health import Ledger
+from relay.choosing.outcomes import Figures
+from relay.choosing.pools import Pool
+from relay.choosing.strategies import STRATEGIES, headroom, latency_based, least_busy, preferred, simple_shuffle
 from tests.fleet import config, deployment
 
 if TYPE_CHECKING:
+    from relay.choosing.health import Member
     from relay.config import Deployment
-    from relay.health import Member
 
 NOW = 1000.0
 

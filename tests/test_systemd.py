@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay import systemd
-from relay.systemd import Notifier, inherited_listeners, listen_fds
+from relay.process import systemd
+from relay.process.systemd import Notifier, inherited_listeners, listen_fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def test_nonsense_is_refused(pid: str, count: str) -> None:
 
 CHILD = """
 import os, socket, sys
-from relay.systemd import inherited_listeners
+from relay.process.systemd import inherited_listeners
 one, other = inherited_listeners({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}, os.getpid())
 assert not one.get_inheritable() and not one.getblocking()
 assert one.proto == socket.IPPROTO_TCP, one.proto

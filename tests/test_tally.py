@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.tally import FLOOR, SHARE, Brake, Tally
+from relay.choosing.tally import FLOOR, SHARE, Brake, Tally
 
 
 def test_what_is_older_than_the_window_no_longer_counts() -> None:

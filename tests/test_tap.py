@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import finders, tap
-from relay.finders import IdFinder, UsageFinder, id_names, walk
-from relay.inflate import Inflater
-from relay.pointers import Node, compile_pointers
-from relay.tap import LARGEST_EVENT, ResponseTap, SSESplitter, ends_event
-from relay.usage import Usage
+from relay.record import finders, tap
+from relay.record.finders import IdFinder, UsageFinder, id_names, walk
+from relay.record.inflate import Inflater
+from relay.record.tap import LARGEST_EVENT, ResponseTap, SSESplitter, ends_event
+from relay.record.usage import Usage
+from relay.subjects.pointers import Node, compile_pointers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

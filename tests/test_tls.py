@@ -11,7 +11,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from relay.config import ListenerTLS, UpstreamTLS
-from relay.tls import client_context, current_context, replace_server_context, server_context
+from relay.reach.tls import client_context, current_context, replace_server_context, server_context
 
 NAME = "api.example.test"
 

@@ -15,7 +15,7 @@ import trustme
 
 from relay.config import BaseURL, Listener, ListenerTLS, UpstreamTLS
 from relay.demo import DemoUpstream
-from relay.tls import server_context
+from relay.reach.tls import server_context
 from tests.harness import KEY, Proxy, config_over, deployment, proxy_over
 from tests.processes import running
 

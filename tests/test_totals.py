@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from relay.metrics import Registry, exposition
-from relay.totals import added, counted
+from relay.record.metrics import Registry, exposition
+from relay.record.totals import added, counted
 
 
 def snapshot(asked: dict[str, int], times: list[float], cooling: int) -> dict[str, Any]:

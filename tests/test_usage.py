@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.usage import NAMES, Usage, is_price, price, read_usage
+from relay.record.usage import NAMES, Usage, is_price, price, read_usage
 
 CHAT = {
     "prompt_tokens": 1117,

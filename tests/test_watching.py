@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.config import Listener, ListenerTLS, UpstreamTLS
-from relay.watching import Watch, watched_files
+from relay.process.watching import Watch, watched_files
 from tests.harness import config_over, deployment
 
 if TYPE_CHECKING:

@@ -444,8 +444,8 @@ async def test_a_client_that_leaves_behind_an_upstream_that_takes_nothing(
         await left.wait()
 
     left = asyncio.Event()
-    monkeypatch.setattr("relay.pump.LAST_WORDS", 0.1)
-    monkeypatch.setattr("relay.session.LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("relay.wire.pump.LAST_WORDS", 0.1)
+    monkeypatch.setattr("relay.answers.session.LINGER_SECONDS", 0.1)
     scripted.says(is_deaf)
     async with proxy_before(scripted) as proxy:
         _, _, writer = await raw_session(proxy, upgrade(REALTIME))

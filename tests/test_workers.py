@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay import vitals, workers
-from relay.logqueue import LineWriter, LogQueue, whole_lines
+from relay.process import workers
+from relay.record import vitals
+from relay.record.logqueue import LineWriter, LogQueue, whole_lines
 from tests.crowd import crowd
 from tests.fleets import ask, children, is_running, metric, until, write_config
 from tests.harness import OK, PATIENCE, POST_CHAT, get

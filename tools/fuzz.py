@@ -20,21 +20,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import h11
 
-from relay.configfile import parse_config
 from relay.errors import AmbiguousBody, ConfigError, ProxyError
-from relay.fields import check_partial_head, parse_request_head, parse_response_head, recall_request_head
-from relay.framing import END, NEED_DATA, ChunkedReader, MalformedContent, request_framing, response_framing
-from relay.inspection import JSONPeek, Splicer
-from relay.multipart import MultipartPeek
-from relay.pointers import compile_pointers
-from relay.tap import LARGEST_EVENT, SSESplitter
-from relay.targets import parse_target, readings
+from relay.reading.configfile import parse_config
+from relay.record.tap import LARGEST_EVENT, SSESplitter
+from relay.subjects.inspection import JSONPeek, Splicer
+from relay.subjects.multipart import MultipartPeek
+from relay.subjects.pointers import compile_pointers
+from relay.wire.fields import check_partial_head, parse_request_head, parse_response_head, recall_request_head
+from relay.wire.framing import END, NEED_DATA, ChunkedReader, MalformedContent, request_framing, response_framing
+from relay.wire.targets import parse_target, readings
 from tests.corpus import cases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from relay.fields import Head, RequestHead
+    from relay.wire.fields import Head, RequestHead
 
 FIELDS, TARGET_BYTES, HEAD_BYTES = 100, 16 << 10, 1 << 30
 TYPE = b"multipart/form-data; boundary=b"

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "architecture.md"
 PURE = "Pure floor"
-DEMO = "relay/demo"  # a package that is one room
+DEMO = "relay/demo"  # a folder that is one room
+# The folders below relay/, each of which knows only itself, those before it, and the files beside them.
+FOLDERS = ("reading", "subjects", "choosing", "record", "wire", "reach", "scopes", "answers", "process")
 EVERYTHING = "everything"  # what the front door may import
 
 
@@ -42,11 +44,12 @@ class Row(NamedTuple):
 
 
 def room_files(root: Path = ROOT) -> dict[str, list[Path]]:
-    """Every room's files. ``relay/__init__.py`` is empty, and no room."""
+    """Every room's files. An ``__init__.py`` says what its folder is for, and is no room."""
     rooms = {name: [root / name] for name in ("passthrough.py", "router.py")}
-    for path in sorted((root / "relay").glob("*.py")):
-        if path.name != "__init__.py":
-            rooms[f"relay/{path.name}"] = [path]
+    for folder in ("", *FOLDERS):
+        for path in sorted((root / "relay" / folder).glob("*.py")):
+            if path.name != "__init__.py":
+                rooms[path.relative_to(root).as_posix()] = [path]
     rooms[DEMO] = sorted((root / DEMO).glob("*.py"))
     return rooms
 
@@ -61,7 +64,7 @@ def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
             continue
         base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
         module = ".".join(part for part in (base, node.module) if part)
-        if module == "relay" or node.module is None:
+        if module == "relay" or module.removeprefix("relay.") in FOLDERS or node.module is None:
             found += [Import(f"{module}.{alias.name}", at_start) for alias in node.names]
         else:
             found.append(Import(module, at_start))
@@ -86,19 +89,28 @@ def room_of(name: str) -> str:
         return f"{first}.py"
     if first != "relay":
         return first
-    return DEMO if rest[0] == "demo" else f"relay/{rest[0]}.py"
+    if rest[0] == "demo":
+        return DEMO
+    depth = 2 if rest[0] in FOLDERS else 1
+    return f"relay/{'/'.join(rest[:depth])}.py"
 
 
 def imported_rooms(room: str, files: list[Path], root: Path = ROOT) -> list[str]:
     """What a room imports, the standard library and itself aside: packages first, then rooms."""
     names = {room_of(one.name) for path in files for one in imports_of(path, root)}
     names -= {room, *sys.stdlib_module_names}
-    return sorted(names, key=lambda name: ("." in name or "/" in name, name))
+    return sorted(names, key=lambda name: ("." in name or "/" in name, short(name)))
 
 
 def short(room: str) -> str:
-    """How the table's last column names a room."""
-    return room.removeprefix("relay/").removesuffix(".py")
+    """How the table's last column names a room: no two have the same name."""
+    return room.rpartition("/")[2].removesuffix(".py")
+
+
+def folder_of(room: str) -> str | None:
+    """The folder below ``relay/`` that a room lies in."""
+    parts = room.split("/")
+    return parts[1] if len(parts) == 3 else None  # noqa: PLR2004 - relay, folder, file
 
 
 def imports_column(room: str, files: list[Path], root: Path = ROOT) -> str:

@@ -1,0 +1,55 @@
+"""What a deployment is told beside target and content: the field lines of a request (SPEC §6, §13)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..config import Secret
+from ..reach.upstream import MalformedAnswer, make_own_lines
+from ..subjects.endpoints import shown_by
+from ..wire.fields import outbound_lines
+from ..wire.handshake import SWITCH_LINES, SWITCHING, grants_plainly, grants_websocket
+from .recording import trace_lines
+
+if TYPE_CHECKING:
+    from ..config import Deployment
+    from ..reach.upstream import UpstreamPool
+    from ..subjects.subject import Subject
+    from ..wire.classification import Request
+    from ..wire.downstream import Exchange
+    from ..wire.fields import ResponseHead
+
+NO_EXTENSIONS = frozenset({b"sec-websocket-extensions"})  # of frames that we read
+
+
+def request_lines(pool: UpstreamPool, exchange: Exchange, request: Request, deployment: Deployment) -> bytes:
+    """The deployment's own lines, and those of the client that pass."""
+    own, replaced = pool.own_lines(deployment)
+    trace, traced = trace_lines(exchange, deployment.id)
+    dropped = replaced | traced
+    key_header = exchange.config.key_header
+    if key_header is not None:
+        dropped |= {key_header.encode()}
+    if request.secret is not None:  # it goes as itself, in the place of the deployment's key
+        own = make_own_lines(replace(deployment, key=Secret(request.secret)))[0]
+    if request.websocket:
+        own = SWITCH_LINES + own
+    if request.in_first_frame:
+        dropped |= NO_EXTENSIONS
+    return own + trace + outbound_lines(exchange.head, dropped, readable=is_watched(request.subject))
+
+
+def is_watched(subject: Subject) -> bool:
+    """Whether answers of this endpoint show ids or usage, so that they must come in a coding that we can read."""
+    return subject.endpoint.metered or bool(shown_by(subject).children)
+
+
+def check_switch(exchange: Exchange, request: Request, head: ResponseHead) -> None:
+    """A 101 must be the one that was asked for (SPEC §12). Raises MalformedAnswer."""
+    if head.status != SWITCHING:
+        return
+    if not (request.websocket and grants_websocket(head)):
+        raise MalformedAnswer("The upstream switched to a protocol that nobody asked for.", sent=True)
+    if request.in_first_frame and not grants_plainly(exchange.head, head):
+        raise MalformedAnswer("The upstream's WebSocket handshake is not valid.", sent=True)

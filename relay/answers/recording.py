@@ -1,0 +1,160 @@
+"""What one worker tells of its exchanges: it fills their records, counts them, and puts spans around them (SPEC §11).
+
+The story says what happens (``begin``, ``attempt``, ``answered``, ``failed``, ...) and ends with ``settle``, from where
+each exchange leaves exactly one record. Words of ``outcome`` are explained in ``docs/logging.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from ..choosing.outcomes import Kind
+from ..record.log import emit
+from ..record.metrics import ProxyMetrics, observe
+from ..record.usage import price
+from ..version import VERSION
+from ..wire.fields import field_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+    from ..choosing.outcomes import Outcome
+    from ..config import Deployment, LoggingSettings
+    from ..errors import ProxyError
+    from ..record.log import Attempt
+    from ..record.spans import Tracing
+    from ..record.usage import Usage
+    from ..wire.downstream import Exchange
+    from ..wire.fields import ResponseHead
+
+LEFT = 499  # nginx's status for a client that left before it was answered
+DRAINED = "drained"
+TRACE_FIELDS = frozenset({b"traceparent", b"tracestate"})  # W3C Trace Context: replaced where spans are made
+NO_FIELDS: frozenset[bytes] = frozenset()
+ERRORS = 400
+# What an upstream's error code looks like. Any other text of an upstream stays out of the record: it may quote a key.
+CODE = re.compile(r"[a-z]+(?:_[a-z]+)*")
+LONGEST_CODE = 64
+
+
+class Recorder:
+    """Keeps the books of one worker. Made inside its loop, after the fork."""
+
+    def __init__(self, settings: LoggingSettings) -> None:
+        """Raises ConfigError where spans are asked for and cannot be made."""
+        self.metrics = ProxyMetrics(VERSION)
+        self._loop = asyncio.get_running_loop()
+        self._prices: dict[str, tuple[Deployment, dict[str, Decimal]]] = {}
+        self._tracing: Tracing | None = None
+        if settings.otel:
+            from ..record.spans import open_tracing  # lazy: all that it needs is installed only where it is asked for
+
+            self._tracing = open_tracing(settings)
+
+    # One exchange.
+
+    def begin(self, exchange: Exchange) -> None:
+        """The head of a request is there."""
+        if self._tracing is not None:
+            head = exchange.head
+            exchange.span = self._tracing.begin(exchange.record, head.get(b"traceparent"), head.get(b"tracestate"))
+
+    @staticmethod
+    def attempt(exchange: Exchange, deployment: str) -> Attempt:
+        """A try at a deployment begins. Its row of the record, to be filled in when it is known what became of it."""
+        row: Attempt = {"deployment": deployment, "outcome": "", "status": None, "ms": 0.0}
+        exchange.record.attempts.append(row)
+        if exchange.span is not None:
+            exchange.span.attempt(deployment)
+        return row
+
+    @staticmethod
+    def answered(exchange: Exchange, deployment: Deployment, outcome: Outcome | None, head: ResponseHead) -> None:
+        """An upstream's answer is about to be relayed."""
+        record = exchange.record
+        record.deployment, record.scope = deployment.id, deployment.scope
+        record.upstream_request_id = head.get(b"x-request-id").decode("latin-1") or None
+        if outcome is not None:
+            record.outcome = outcome.kind.value
+            record.error = told_by_upstream(outcome) if head.status >= ERRORS else None
+
+    def used(self, exchange: Exchange, usage: Usage | str | None, deployment: Deployment) -> None:
+        """What the answer used, and what that costs by the file's prices."""
+        record = exchange.record
+        record.usage = usage
+        if deployment.prices and usage is not None and not isinstance(usage, str):
+            record.cost = price(usage, self._prices_of(deployment))
+
+    def _prices_of(self, deployment: Deployment) -> Mapping[str, Decimal]:
+        known = self._prices.get(deployment.id)
+        if known is None or known[0] is not deployment:
+            known = self._prices[deployment.id] = (deployment, dict(deployment.prices))
+        return known[1]
+
+    # How it ended, where it did not end well.
+
+    @staticmethod
+    def broken(exchange: Exchange, row: Attempt, error: ProxyError) -> None:
+        """The upstream broke off an answer that had begun."""
+        row["outcome"] = exchange.record.outcome = Kind.BROKEN.value
+        exchange.record.error = detail_of(error)
+
+    @staticmethod
+    def failed(exchange: Exchange, error: ProxyError) -> None:
+        """An error of our own ends the exchange."""
+        record = exchange.record
+        record.outcome, record.error = error.code or error.type, detail_of(error)
+
+    @staticmethod
+    def client_gone(exchange: Exchange) -> None:
+        """The client left before it had its whole answer."""
+        record = exchange.record
+        where = "in the middle of the answer" if exchange.committed else "before it was answered"
+        record.status, record.outcome, record.error = LEFT, Kind.CLIENT_GONE.value, f"the client left {where}"
+
+    @staticmethod
+    def drained(exchange: Exchange) -> None:
+        """The time to drain was over before the exchange was."""
+        exchange.record.outcome, exchange.record.error = DRAINED, "cut at the end of the drain"
+
+    def settle(self, exchange: Exchange) -> None:
+        """The exchange is over: leave its record. Our own pages leave none."""
+        if exchange.is_local:
+            return
+        record = exchange.record
+        record.total_ms = round((self._loop.time() - exchange.started) * 1000, 3)
+        for row in record.attempts:
+            if not row["outcome"]:  # cut short: what ended the exchange ended the attempt
+                row["outcome"] = record.outcome or ""
+        observe(self.metrics, record)
+        emit(record)
+        if self._tracing is not None:
+            span = exchange.span or self._tracing.begin(record)  # a head that was refused has none yet
+            span.end()
+
+    def stop(self) -> None:
+        """Send the spans that are held, within bounded time."""
+        if self._tracing is not None:
+            self._tracing.stop()
+
+
+def trace_lines(exchange: Exchange, deployment: str) -> tuple[bytes, frozenset[bytes]]:
+    """The field lines that carry the trace of the attempt just begun on, and the names that they replace."""
+    if exchange.span is None:
+        return b"", NO_FIELDS
+    return field_lines(exchange.span.fields(deployment)), TRACE_FIELDS
+
+
+def detail_of(error: ProxyError) -> str:
+    """What the record says of an error: more than the client is told, where there is more."""
+    return getattr(error, "detail", "") or error.message
+
+
+def told_by_upstream(outcome: Outcome) -> str:
+    """What the record says of an upstream's error: its status, and its code if that is a code and nothing else."""
+    code = outcome.code or ""
+    known = len(code) <= LONGEST_CODE and CODE.fullmatch(code)
+    return f"the upstream answered {outcome.status}" + (f": {code}" if known else "")

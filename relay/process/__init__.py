@@ -1,0 +1,1 @@
+"""Processes: command line, start, listening sockets, workers, signals, reload."""

@@ -1,0 +1,1 @@
+"""Reaching an upstream: names, addresses, outbound proxies, TLS, kept connections."""

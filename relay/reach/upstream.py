@@ -1,0 +1,404 @@
+"""The deployment's side: a pool of kept connections, and one attempt's request and response head.
+
+Connections are kept by where they lead and how they are secured, not by key: two keys at one host share them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
+from ..wire.connection import PeerGone, Silent
+from ..wire.fields import RequestHead, ResponseHead, field_lines
+from ..wire.framing import END, Extent
+from ..wire.http1 import HTTP1Connection, Role
+from ..wire.news import has_news
+from .dial import dial, named_peer
+from .names import Resolver
+from .outbound import OutboundProxies
+from .tls import client_context, current_context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from ..config import BaseURL, Config, Deployment, UpstreamTLS
+    from ..errors import Fields
+
+MOST_INTERIM = 16  # 1xx heads before a final one (SPEC §12); more is a storm, not information
+MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind beyond that is closed
+
+
+class Content(Protocol):
+    """What is sent as a request's content: ``body.RequestBody``."""
+
+    @property
+    def framing(self) -> tuple[Extent, int]: ...  # noqa: D102 - as there
+    def at_once(self) -> bytes | None: ...  # noqa: D102
+    def chunks(self) -> AsyncIterator[bytes]: ...  # noqa: D102
+
+
+class StaleConnection(UpstreamFailure):
+    """A kept connection died before the first byte of an answer; ``sent`` says whether the request had left."""
+
+
+class MalformedAnswer(UpstreamFailure):
+    """What came is not HTTP/1.1, or beyond the limits."""
+
+
+class UpstreamConnection:
+    """A leased connection, for one attempt. ``release`` ends the lease on every path."""
+
+    __slots__ = ("_lane", "_pool", "_upload", "connection", "interim", "released", "reused")
+
+    def __init__(self, pool: UpstreamPool, lane: Lane, connection: HTTP1Connection, *, reused: bool) -> None:
+        self._pool = pool
+        self._lane = lane
+        self.connection = connection
+        self.reused = reused
+        self.interim = 0
+        self.released = False
+        self._upload: asyncio.Task[None] | None = None
+
+    def send_request(self, head: RequestHead, target: bytes, content: Content, lines: bytes) -> None:
+        """Write the request. What is at hand leaves at once, with the head; a longer body follows in a task."""
+        connection = self.connection
+        if not connection.is_alive():
+            raise StaleConnection("The upstream closed the connection.", sent=False)
+        connection.send_request(head, target, self._lane.host, *content.framing, lines)
+        data = content.at_once()
+        if data is not None:
+            if data:
+                connection.send_data(data)
+            connection.send_end()
+            connection.flush()
+        else:
+            connection.flush()
+            self._upload = asyncio.create_task(self._send_content(content), name="upload")
+
+    async def _send_content(self, content: Content) -> None:
+        """Stream the body. What goes wrong on the client's side ends the attempt at once."""
+        connection = self.connection
+        try:
+            async for chunk in content.chunks():
+                connection.send_data(chunk)
+                connection.flush()
+                if connection.paused:
+                    async with asyncio.timeout(self._pool.patience):  # the connection's deadline is the answer's
+                        await connection.drain()
+            connection.send_end()
+            connection.flush()
+        except (PeerGone, Silent):
+            pass  # an early answer may be there to read; if it is not, the reader sees the same end
+        except TimeoutError:
+            connection.fail(Silent("nothing more of the request was taken"))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the response
+            connection.fail(error)
+
+    @property
+    def uploading(self) -> bool:
+        """Whether part of the request has not left yet."""
+        return self._upload is not None and not self._upload.done()
+
+    async def stop_upload(self) -> None:
+        """Send nothing more of the body, which was refused early (413, 429): another attempt may read it now."""
+        if self._upload is not None and not self._upload.done():
+            self._upload.cancel()
+            await asyncio.wait([self._upload])
+
+    async def response_head(self, timeout: float, on_interim: Callable[[ResponseHead], None]) -> ResponseHead:  # noqa: ASYNC109 - a deadline of the connection, which starts with the last request byte
+        """Wait for the final head, ``timeout`` seconds from the last byte of the request on.
+
+        Raises UpstreamTimeout, StaleConnection, UpstreamFailure, and what the client's side did wrong meanwhile.
+        """
+        connection = self.connection
+        upload = self._upload
+
+        def begin(_: object) -> None:
+            connection.set_deadline(timeout)
+
+        if upload is None:
+            connection.set_deadline(timeout)
+        else:
+            connection.set_deadline(None)
+            upload.add_done_callback(begin)
+        try:
+            while True:
+                head = await connection.next_event()
+                assert isinstance(head, ResponseHead)
+                if not head.is_interim:
+                    return head
+                self._count_interim()
+                on_interim(head)
+        except Silent:
+            raise UpstreamTimeout("The upstream did not answer in time.", sent=True) from None
+        except PeerGone as error:
+            raise self._gone(error) from None
+        except ProxyError as error:
+            raise self._malformed(error) from None
+        finally:
+            if upload is not None:
+                upload.remove_done_callback(begin)  # an answer that came before the upload's end is not bound by it
+
+    def _count_interim(self) -> None:
+        self.interim += 1
+        if self.interim > MOST_INTERIM:
+            raise MalformedAnswer("The upstream sent interim responses without end.", sent=True)
+
+    def _gone(self, error: PeerGone) -> UpstreamFailure:
+        message = "The upstream closed the connection before it answered."
+        kind = StaleConnection if self.reused and not self.connection.heard else UpstreamFailure
+        return kind(message, sent=True, detail=f"{message} ({error})")
+
+    def _malformed(self, error: ProxyError) -> ProxyError:
+        if error is self.connection.failure or isinstance(error, UpstreamFailure):
+            return error
+        return MalformedAnswer("The upstream's answer is not valid HTTP/1.1.", sent=True, detail=error.message)
+
+    def release(self) -> None:
+        """Give the connection back if the exchange on it ended whole, else drop it. Never waits; once is enough."""
+        if self.released:
+            return
+        self.released = True
+        if self._upload is not None:
+            self._upload.cancel()
+        connection = self.connection
+        if connection.is_done and not connection.has_pending and not connection.eof:
+            connection.next_cycle()
+            self._pool.keep(self._lane, connection)
+        else:
+            connection.abort()
+
+
+class UpstreamResponse:
+    """An answer: its head, and its content as far as it was read before anybody decided to relay it."""
+
+    __slots__ = ("complete", "head", "pieces", "upstream")
+
+    def __init__(self, head: ResponseHead, upstream: UpstreamConnection) -> None:
+        self.head = head
+        self.upstream = upstream
+        self.pieces: list[bytes] = []
+        self.complete = False  # ``pieces`` is all of it
+
+    async def read_content(self, most: int, seconds: float) -> bytes:
+        """Read on, until the content ends, ``most`` bytes are there or ``seconds`` have passed; what there is so far.
+
+        For an error's code, and to keep an answer while another deployment is asked. What goes wrong shows when the
+        rest is relayed; being slow is nothing wrong.
+        """
+        self.upstream.connection.set_deadline(None)  # the head's; this one must leave the connection usable
+        with contextlib.suppress(TimeoutError, PeerGone, ProxyError):
+            async with asyncio.timeout(seconds):
+                await self._read_up_to(most)
+        return b"".join(self.pieces)
+
+    async def _read_up_to(self, most: int) -> None:
+        size = 0
+        while size < most:
+            event = await self.upstream.connection.next_event()
+            if event is END:
+                self.complete = True
+                self.upstream.release()
+                return
+            assert isinstance(event, bytes)
+            self.pieces.append(event)
+            size += len(event)
+
+    @property
+    def framing(self) -> tuple[Extent, int]:
+        """How the content came, and its length, as far as a client has to know."""
+        length = self.head.get(b"content-length")
+        if length:
+            return Extent.LENGTH, int(length.split(b",")[0])
+        return Extent.CHUNKED, 0
+
+
+Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
+
+
+class Lane:
+    """Kept connections that lead to one place in one way, and what is said there as ``Host``."""
+
+    __slots__ = ("host", "idle", "named")
+
+    def __init__(self, host: bytes, named: tuple[str, int] | None) -> None:
+        self.host = host
+        self.named = named  # whose addresses these are, to notice when they move
+        self.idle: deque[HTTP1Connection] = deque()
+
+    def evict(self, connection: HTTP1Connection) -> None:
+        """An idle connection is of no use any more."""
+        connection.on_readable = None
+        connection.abort()
+        with contextlib.suppress(ValueError):
+            self.idle.remove(connection)
+
+    def drop(self) -> None:
+        """None of them is."""
+        while self.idle:
+            self.evict(self.idle[-1])
+
+
+class Approach(NamedTuple):
+    """How a deployment is reached and spoken to."""
+
+    deployment: Deployment
+    lane: Lane
+    lines: bytes
+    replaced: frozenset[bytes]
+
+
+class UpstreamPool:
+    """Kept connections to every upstream of one worker."""
+
+    def __init__(self, config: Config, proxies: OutboundProxies) -> None:
+        self._config = config
+        self._proxies = proxies
+        self._resolver = Resolver()
+        self._lanes: dict[Key, Lane] = {}
+        self._approaches: dict[str, Approach] = {}
+
+    def prepare(self) -> None:
+        """Read every file that TLS to the upstreams needs. Raises ValueError, one sentence that names the file."""
+        for deployment in self._config.deployments:
+            self._proxies.for_base(deployment.base, deployment.proxy)
+            if deployment.base.scheme == "https":
+                client_context(deployment.tls)
+
+    def reconfigure(self, config: Config, proxies: OutboundProxies) -> None:
+        """Go on with another configuration; connections that it still leads to are kept."""
+        self._config, self._proxies = config, proxies
+        self._approaches.clear()
+        wanted = {key_of(deployment) for deployment in config.deployments}
+        for key in self._lanes.keys() - wanted:
+            self._lanes.pop(key).drop()
+        for key, lane in self._lanes.items():
+            lane.named = named_peer(key[0], proxies.for_base(key[0], key[2]))
+
+    async def lease(
+        self, deployment: Deployment, *, fresh: bool = False, until: float | None = None
+    ) -> UpstreamConnection:
+        """Borrow a kept connection, or dial one (always, where ``fresh``), before the loop's time is ``until``.
+
+        Raises UpstreamFailure, UpstreamTimeout.
+        """
+        lane = self._approach(deployment).lane
+        if not fresh:
+            connection = self._take_idle(lane)
+            if connection is not None:
+                return UpstreamConnection(self, lane, connection, reused=True)
+        return UpstreamConnection(self, lane, await self._dial_by(until, deployment), reused=False)
+
+    @property
+    def patience(self) -> float:
+        """How long an upstream may take nothing of a request, in seconds."""
+        return self._config.timeouts.response_head
+
+    def _take_idle(self, lane: Lane) -> HTTP1Connection | None:
+        idle = lane.idle
+        while idle:
+            connection = idle.pop()  # the warmest; the others grow old and are closed by their deadline
+            connection.on_readable = None
+            if connection.is_alive() and not has_news(connection) and self._still_named(lane, connection):
+                connection.set_deadline(None)
+                connection.heard = False
+                return connection
+            connection.abort()
+        return None
+
+    def _still_named(self, lane: Lane, connection: HTTP1Connection) -> bool:
+        """Names move (SPEC §14): a connection to an address that is no longer named is not used again."""
+        return lane.named is None or self._resolver.still_named(*lane.named, connection.peer())
+
+    async def _dial_by(self, until: float | None, deployment: Deployment) -> HTTP1Connection:
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._dial(deployment)
+        except TimeoutError:
+            message = "The upstream could not be reached before the client's own timeout."
+            raise UpstreamTimeout(message, sent=False) from None
+
+    async def _dial(self, deployment: Deployment) -> HTTP1Connection:
+        config = self._config
+        context = None
+        if deployment.base.scheme == "https":
+            try:
+                context = current_context(deployment.tls)
+            except ValueError as error:
+                message = "The upstream's TLS files cannot be used."
+                raise UpstreamFailure(message, sent=False, detail=str(error)) from error
+        _, connection = await dial(
+            deployment.base,
+            lambda: HTTP1Connection(Role.CLIENT, config.limits),
+            context=context,
+            proxy=self._proxies.for_base(deployment.base, deployment.proxy),
+            resolver=self._resolver,
+            timeout=config.timeouts.connect,
+        )
+        return connection
+
+    def keep(self, lane: Lane, connection: HTTP1Connection) -> None:
+        """Take a connection back for the next lease. Any byte or end, or too long a silence, evicts it."""
+        if len(lane.idle) >= MOST_IDLE:
+            connection.abort()
+            return
+        lane.idle.append(connection)
+        connection.set_deadline(self._config.timeouts.upstream_keep_alive)
+        connection.on_readable = lambda: lane.evict(connection)
+
+    def own_lines(self, deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
+        """The field lines that a deployment adds to every request, and the names that they replace."""
+        approach = self._approach(deployment)
+        return approach.lines, approach.replaced
+
+    def _approach(self, deployment: Deployment) -> Approach:
+        """What is the same for every request to a deployment."""
+        known = self._approaches.get(deployment.id)
+        if known is None or known.deployment is not deployment:
+            key = key_of(deployment)
+            lane = self._lanes.get(key)
+            if lane is None:
+                named = named_peer(deployment.base, self._proxies.for_base(deployment.base, deployment.proxy))
+                lane = self._lanes[key] = Lane(deployment.base.authority, named)
+            known = Approach(deployment, lane, *make_own_lines(deployment))
+            self._approaches[deployment.id] = known
+        return known
+
+    def close(self) -> None:
+        """Drop every idle connection."""
+        for lane in self._lanes.values():
+            lane.drop()
+        self._resolver.close()
+
+
+def key_of(deployment: Deployment) -> Key:
+    """What has to be equal for two deployments to share connections."""
+    return deployment.base, deployment.tls, deployment.proxy
+
+
+def make_own_lines(deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
+    """``Authorization``, organization and project of a deployment, and its ``extra_headers``."""
+    fields: Fields = []
+    if deployment.key is not None:
+        fields.append((b"Authorization", b"Bearer " + deployment.key.reveal().encode()))
+    if deployment.organization is not None:
+        fields.append((b"OpenAI-Organization", deployment.organization.encode()))
+    if deployment.project is not None:
+        fields.append((b"OpenAI-Project", deployment.project.encode()))
+    extra = [(name.encode(), value.encode()) for name, value in deployment.extra_headers]
+    replaced = frozenset(name.lower() for name, _ in extra)
+    fields = [line for line in fields if line[0].lower() not in replaced] + extra
+    return field_lines(fields), replaced
+
+
+def open_pool(config: Config, environ: Mapping[str, str]) -> UpstreamPool:
+    """The pool, once all that it will need is there: outbound proxies, certificates. Raises ConfigError."""
+    try:
+        pool = UpstreamPool(config, OutboundProxies(environ))
+        pool.prepare()
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    return pool

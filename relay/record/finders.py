@@ -1,0 +1,224 @@
+"""Find ids and usage in JSON documents while their bytes pass.
+
+Nothing here decodes more than it must. Usage is the last member named ``usage`` whose value is a usage object: a quote
+inside a JSON string is always escaped, so these bytes behind a brace, a comma or a blank can only be a member's name,
+and the object behind them is decoded alone, however large the rest is. Ids are looked for where the endpoint's pointers
+say; a document that comes whole, as most do, is decoded, any other is scanned as it passes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ..subjects.pointers import ANY
+from .usage import read_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..subjects.inspection import JSONPeek
+    from ..subjects.pointers import Node
+    from .usage import Usage
+
+Pairs = list[tuple[str, str]]  # kind, id
+
+LARGEST_USAGE = 8 << 10  # a usage object has some 400 bytes; beyond this it is something else
+LARGEST_DOCUMENT = 64 << 10  # a larger one is scanned, since decoding it would hold the loop for too long at once
+DOCUMENT_ENDS = (b"}", b"}\n", b"}\r\n")
+MOST_IDS = 10_000  # a page of a list has 100
+MOST_TREES = 1024  # endpoints, with room for tests
+MOST_KNOWN = 64  # ids that come back in every event of a stream: there are a handful
+
+# Each begins with a literal, which the regex engine finds fast; what stands before it is looked at afterwards.
+USAGE = re.compile(rb'"usage"(?<=[{,\s]"usage")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(?=\{)')
+TIER = re.compile(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
+PICTURE = re.compile(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
+ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
+LONGEST_MATCH = 64  # of the three above
+
+DECODER = json.JSONDecoder()
+USAGE_DECODER = json.JSONDecoder(parse_float=Decimal)
+
+
+class UsageFinder:
+    """Find the usage object, the service tier and, if asked, the pictures of a JSON document that passes."""
+
+    __slots__ = ("_count_images", "_tail", "images", "tier", "usage")
+
+    def __init__(self, *, images: bool = False) -> None:
+        self._count_images = images
+        self._tail = b""
+        self.usage: Usage | None = None
+        self.tier: str | None = None
+        self.images = 0
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next bytes of the document."""
+        known = len(self._tail)
+        if known:
+            data = self._tail + data
+        if self._count_images:
+            self.images += sum(match.end() > known for match in PICTURE.finditer(data))
+        if b'"service_tier"' in data:
+            for match in TIER.finditer(data):
+                self.tier = match[1].decode("ascii", "replace")
+        start = self._read_usage(data) if b'"usage"' in data else None
+        self._tail = data[-LONGEST_MATCH:] if start is None else data[start:]
+
+    def _read_usage(self, data: bytes) -> int | None:
+        """Read what is complete; where the last object begins that is not, None if there is no such."""
+        for match in USAGE.finditer(data):
+            rest = data[match.end() : match.end() + LARGEST_USAGE]
+            try:
+                value, _ = USAGE_DECODER.raw_decode(rest.decode("utf-8", "replace"))
+            except (ValueError, RecursionError):
+                if len(rest) < LARGEST_USAGE:
+                    return match.start() - 1  # with what must stand before the name
+            else:
+                self.usage = read_usage(value) or self.usage
+        return None
+
+    def forget(self) -> None:
+        """A new document begins; what was found stays."""
+        self._tail = b""
+
+
+class IdFinder:
+    """Find ids at the places of a pointer tree, each pair once."""
+
+    __slots__ = ("_done", "_hints", "_known", "_names", "_peek", "_pointers", "_seen")
+
+    def __init__(self, pointers: Node) -> None:
+        self._pointers = pointers
+        self._names, self._hints = id_names(pointers)
+        self._seen: set[int] = set()  # hashes: what was seen may be long (encrypted content)
+        self._known: set[bytes] = set()
+        self._peek: JSONPeek | None = None
+        self._done = False
+
+    def document(self, data: bytes) -> Pairs:
+        """The new ids in the next bytes of one document; decoded at once where it comes whole, as most do."""
+        if self._done:
+            return []
+        if self._peek is None:
+            whole = len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS)
+            if whole and self._hints is not None and self._hints.search(data) is None:
+                self._done = True
+                return []
+            value = decode(data) if whole else None
+            if value is not None:
+                self._done = True
+                return self._new(walk(self._pointers, value, []))
+            from ..subjects.inspection import JSONPeek  # lazy: most answers come whole
+
+            self._peek = JSONPeek(self._pointers)
+        before = len(self._peek.found)
+        try:
+            self._peek.feed(data)
+        except Exception:  # noqa: BLE001 - what the scanner refuses in a request passes in an answer
+            self._done = True
+        if len(self._peek.found) >= MOST_IDS:
+            self._done = True
+        return self._new([(found.kind, found.value) for found in self._peek.found[before:] if found.value])
+
+    def event(self, data: bytes) -> Pairs:
+        """The new ids in one event's data."""
+        if self.is_dull(data):
+            return []
+        pairs = walk(self._pointers, decode(data), [])
+        if self._names is not None and len(self._known) < MOST_KNOWN:
+            shown = {value.encode("utf-8", "replace") for _, value in pairs}
+            self._known.update(
+                name for name in self._names.findall(data) if name in shown and len(name) < LONGEST_MATCH
+            )
+        return self._new(pairs)
+
+    def is_dull(self, data: bytes) -> bool:
+        """Whether these bytes, whole events, show no id, or only such as earlier events have shown."""
+        if self._names is None:
+            return False
+        if self._hints is not None and self._hints.search(data) is None:
+            return True  # a chat's chunks: an ``id`` each, but not on the way to one that is worth storing
+        return self._known.issuperset(self._names.findall(data))
+
+    def _new(self, pairs: Pairs) -> Pairs:
+        new = []
+        for pair in pairs:
+            mark = hash(pair)
+            if mark not in self._seen and len(self._seen) < MOST_IDS:
+                self._seen.add(mark)
+                new.append(pair)
+        return new
+
+
+def decode(data: bytes) -> Any:
+    """The JSON document in ``data``; None where it is none."""
+    try:
+        return DECODER.decode(data.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
+    """Add the (kind, id) pairs of a decoded document to ``pairs``, in its order."""
+    shape = type(value)
+    if shape is str:
+        if node.kind is not None and value:
+            pairs.append((node.kind, value))
+    elif shape is dict and node.children:
+        for key, item in value.items():
+            below = node.child(key)
+            if below is not None:
+                walk(below, item, pairs)
+    elif shape is list:
+        below = node.child(ANY)
+        if below is not None:
+            for item in value:
+                walk(below, item, pairs)
+    return pairs
+
+
+Patterns = tuple["re.Pattern[bytes] | None", "re.Pattern[bytes] | None"]
+_patterns_of: dict[int, tuple[Node, Patterns]] = {}  # there is one tree for each endpoint
+
+
+def id_names(pointers: Node) -> Patterns:
+    """Two patterns: members that may hold an id of this tree (the group is the id), and members on the way to one.
+
+    A document without one of the latter shows no id. None where any member may. Names are matched as upstreams write
+    them: one that is spelled with escapes is not seen.
+    """
+    known = _patterns_of.get(id(pointers))
+    if known is None or known[0] is not pointers:
+        if len(_patterns_of) >= MOST_TREES:
+            _patterns_of.clear()
+        ways = list(_ways(pointers, ()))
+        names = _compile_names({way[-1] if way else None for way in ways}, rb'(?:"([^"\\]*)")?')
+        hints = _compile_names({_telling(way) for way in ways}, b"")
+        known = _patterns_of[id(pointers)] = (pointers, (names, hints))
+    return known[1]
+
+
+def _ways(node: Node, way: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The member names on the way to each id."""
+    for key, below in node.children.items():
+        here = way if key == ANY else (*way, key)
+        if below.kind is not None:
+            yield here
+        yield from _ways(below, here)
+
+
+def _telling(way: tuple[str, ...]) -> str | None:
+    """The member on the way to an id that fewest documents have: the last that is not everywhere."""
+    rare = [name for name in way if name not in ORDINARY]
+    return (rare or way)[-1] if way else None
+
+
+def _compile_names(names: set[str | None], value: bytes) -> re.Pattern[bytes] | None:
+    spelled = [re.escape(name).encode() for name in names if name is not None]
+    if len(spelled) < len(names):
+        return None
+    return re.compile(rb'"(?:%s)"[ \t\r\n]*+:[ \t\r\n]*+(?!null)%s' % (b"|".join(sorted(spelled)), value))

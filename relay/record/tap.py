@@ -1,0 +1,183 @@
+"""Watch an answer pass: the ids it shows and the usage it reports. Never delays, changes or fails."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .finders import USAGE, IdFinder, UsageFinder
+from .inflate import CODINGS, Inflater
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..subjects.pointers import Node
+    from .finders import Pairs
+
+LARGEST_EVENT = 1 << 20  # larger events are pictures in base64; their middle is passed over
+EVENT_HEAD, EVENT_TAIL = 4 << 10, 64 << 10  # what is kept of those: the type stands first, usage last
+PARTIAL_IMAGE = b'.partial_image"'
+
+WATCHED = frozenset({b"application/json", b"text/event-stream"})
+PLAIN = frozenset({b"", b"identity"})
+
+# WHATWG HTML §9.2.5: a line ends in CRLF, LF or CR, and a blank line ends an event. The first is atomic: CRLF is one.
+EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")
+EVENT_ENDS = re.compile(EVENT_END.pattern + rb"\Z")
+LINE_END = re.compile(rb"\r\n|\n|\r")
+LONGEST_EVENT_END = 4
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def ends_event(last: bytes) -> bool:
+    """Whether a stream whose last bytes (four are enough) are these stands between two events (SPEC §7, *Streams*)."""
+    return EVENT_ENDS.search(last[-LONGEST_EVENT_END:]) is not None
+
+
+class SSESplitter:
+    """Cut a ``text/event-stream`` into the data of its events. Bytes in, bytes out."""
+
+    __slots__ = ("_begun", "_partial")
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._begun = False
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the bytes so far end where an event does."""
+        return not self._partial
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of every event that ends in these bytes; events without data are left out."""
+        start = max(0, len(self._partial) - LONGEST_EVENT_END)
+        buffer = self._partial + data if self._partial else data
+        if not self._begun:
+            if len(buffer) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(buffer):
+                self._partial = buffer
+                return []
+            self._begun = True
+            buffer = buffer.removeprefix(BYTE_ORDER_MARK)
+            start = 0
+        events = []
+        at = 0
+        for match in EVENT_END.finditer(buffer, start):
+            events.append(event_data(buffer[at : match.start()]))
+            at = match.end()
+        self._partial = shorten(buffer[at:] if at else buffer)
+        return [event for event in events if event]
+
+    def finish(self) -> list[bytes]:
+        """The data of a last event that no blank line ended; SDKs take it all the same."""
+        data, self._partial = event_data(self._partial), b""
+        return [data] if data else []
+
+
+def event_data(event: bytes) -> bytes:
+    """The data of one event: its ``data`` lines without their names, joined by LF (WHATWG HTML §9.2.6)."""
+    event = shorten(event)
+    lines = LINE_END.split(event) if b"\n" in event or b"\r" in event else [event]
+    if len(lines) == 1 and event.startswith(b"data: "):
+        return event[6:]
+    return b"\n".join([line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"])
+
+
+def shorten(event: bytes) -> bytes:
+    """An event without its middle where it is larger than is held."""
+    return event if len(event) <= LARGEST_EVENT else event[:EVENT_HEAD] + event[-EVENT_TAIL:]
+
+
+class ResponseTap:
+    """Watch one answer's content.
+
+    ``content_type`` and ``content_encoding`` are the field values of the response head (empty where absent),
+    ``pointers`` the places where this endpoint's answers show ids, ``metered`` whether usage is looked for, ``images``
+    whether pictures are counted (image endpoints, for prices per image). ``watching`` is False when nothing more can be
+    found: the caller may then skip ``feed``.
+    """
+
+    __slots__ = ("_ids", "_images", "_inflater", "_look", "_meter", "_splitter", "watching")
+
+    def __init__(
+        self, content_type: bytes, content_encoding: bytes, pointers: Node, metered: bool, *, images: bool = False
+    ) -> None:
+        self._meter = UsageFinder(images=images) if metered else None
+        self._ids = IdFinder(pointers) if pointers.children else None
+        self._images = images and metered
+        self._splitter = SSESplitter()
+        media = content_type.partition(b";")[0].strip().lower()
+        self._look: Callable[[bytes], Pairs] = self._events if media == b"text/event-stream" else self._document
+        coding = content_encoding.strip().lower()
+        self._inflater = Inflater() if coding in CODINGS else None
+        self.watching = (
+            (self._meter is not None or self._ids is not None)
+            and (media in WATCHED or media.endswith(b"+json"))
+            and (self._inflater is not None or coding in PLAIN)
+        )
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer said that it used, so far; None where it did not."""
+        meter = self._meter
+        if meter is None or (meter.usage is None and not meter.images):
+            return None
+        usage = meter.usage = meter.usage or Usage()
+        usage.images, usage.service_tier = meter.images, meter.tier
+        if usage.images and not usage.output_image_tokens:
+            usage.output_image_tokens = (
+                usage.output_tokens
+            )  # without details, all that an image endpoint makes is image
+        return usage
+
+    def feed(self, data: bytes) -> Pairs:
+        """Look at bytes that are about to leave; the (kind, id) pairs seen in them for the first time."""
+        if not self.watching:
+            return []
+        pairs: Pairs = []
+        try:
+            if self._inflater is None:
+                return self._look(data)
+            for piece in self._inflater.feed(data):
+                pairs += self._look(piece)
+        except Exception:  # noqa: BLE001 - watching never fails an exchange; it only ends
+            self.watching = False
+        return pairs
+
+    def finish(self) -> Pairs:
+        """The content is over: what an unfinished last event still showed. ``usage`` is final from here on."""
+        if not self.watching:
+            return []
+        self.watching = False
+        try:
+            return [pair for event in self._splitter.finish() for pair in self._event(event)]
+        except Exception:  # noqa: BLE001 - as in feed
+            return []
+
+    def _document(self, data: bytes) -> Pairs:
+        if self._meter is not None:
+            self._meter.feed(data)
+        return self._ids.document(data) if self._ids is not None else []
+
+    def _events(self, data: bytes) -> Pairs:
+        """Whole events that show nothing, as nearly all do, are not even cut apart."""
+        if self._is_dull(data) and self._splitter.at_boundary and data.endswith(b"\n\n"):
+            return []
+        return [pair for event in self._splitter.feed(data) for pair in self._event(event)]
+
+    def _is_dull(self, data: bytes) -> bool:
+        return (
+            not self._images
+            and (self._meter is None or b'"usage"' not in data or USAGE.search(data) is None)
+            and (self._ids is None or self._ids.is_dull(data))
+        )
+
+    def _event(self, data: bytes) -> Pairs:
+        if self._meter is not None and self._is_final(data):
+            self._meter.forget()
+            self._meter.feed(data)
+        return self._ids.event(data) if self._ids is not None else []
+
+    def _is_final(self, data: bytes) -> bool:
+        """Whether an event may report usage; of an image stream's events those with partial pictures do not."""
+        return PARTIAL_IMAGE not in data[:EVENT_HEAD] if self._images else USAGE.search(data) is not None

@@ -1,0 +1,1 @@
+"""Which scope owns an id: the store, the search for what nobody has seen, what answers teach."""

@@ -1,0 +1,188 @@
+"""Find values in a JSON body while its bytes pass, and rewrite one of them (SPEC §5, §8). Bytes in, values out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import AmbiguousBody
+from .jsonscan import Found, JSONScanner
+from .jsontext import Plan, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .pointers import Node
+
+__all__ = ["Found", "JSONPeek", "Splice", "Splicer"]
+
+MODEL, NAMES, NAME = "model", "target_model_names", "target_model_names/*"  # the last is one of a list
+ONCE = frozenset({MODEL, NAMES})
+FLAGS = frozenset({"stream", "store", "background"})
+TEXTS = frozenset({"prompt_cache_key"})
+BOOLEANS = {b"true": True, b"false": False}
+PLANS = 1024  # trees whose plan is remembered: two or three per operation of the API
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """Replace the content's bytes ``start`` to ``stop`` by ``replacement``; an empty one removes them."""
+
+    start: int
+    stop: int
+    replacement: bytes
+
+    @property
+    def delta(self) -> int:
+        """By how many bytes the content grows."""
+        return len(self.replacement) - (self.stop - self.start)
+
+
+class Splicer:
+    """Apply splices, which are ordered and do not overlap, to content that passes in pieces of any size."""
+
+    __slots__ = ("_at", "_splices")
+
+    def __init__(self, splices: Iterable[Splice]) -> None:
+        self._splices = list(splices)[::-1]  # the next one last
+        self._at = 0  # where in the content the next piece begins
+
+    def feed(self, data: bytes) -> bytes:
+        """What leaves for the next bytes of the content. A replacement leaves with the first byte that it replaces."""
+        start, self._at = self._at, self._at + len(data)
+        if not self._splices or self._splices[-1].start >= self._at:
+            return data
+        kept = []
+        at = start
+        while self._splices and self._splices[-1].start < self._at:
+            splice = self._splices[-1]
+            if splice.start >= start:
+                kept += [data[at - start : splice.start - start], splice.replacement]
+            at = min(splice.stop, self._at)
+            if splice.stop > self._at:
+                break
+            self._splices.pop()
+        kept.append(data[at - start :])
+        return b"".join(kept)
+
+    def finish(self) -> bytes:
+        """What leaves at the content's end: replacements of nothing that stand there."""
+        return b"".join(splice.replacement for splice in reversed(self._splices) if splice.start >= self._at)
+
+
+class JSONPeek(JSONScanner):
+    """What a JSON body names: model, routing hints, ids. Fed in pieces of any size; nothing else is held.
+
+    ``done`` is True once the top-level value has ended, or when it is no object: nothing more can be found.
+    ``found`` holds the strings at the tree's places in the order in which they stand, also a top-level model.
+    Strings that are no Unicode text (half a surrogate pair, bad UTF-8), longer than ``VALUE_LIMIT`` or, all together,
+    than ``ROOM`` are passed over. Of a flag given twice the last counts, as it does for the API.
+    """
+
+    __slots__ = ("_cut", "_names", "_said", "model", "scalars")
+
+    def __init__(self, pointers: Node) -> None:
+        super().__init__(plan_of(pointers))
+        self.model: Found | None = None  # the top-level ``model``, when it is a string
+        self.scalars: dict[str, object] = {}  # top-level stream, store, background (bool), prompt_cache_key (str)
+        self._names: list[str] = []
+        self._said: tuple[str, ...] = ()  # of those that may come once
+        self._cut: Splice | None = None
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """``target_model_names``: a string, a comma list or a list, in order, without empty ones."""
+        return tuple(self._names)
+
+    def finish(self) -> None:
+        """The content has ended. A text that is cut short is the upstream's to refuse."""
+        self.done = True
+
+    def splices(self, model: str | None, at: Found | None = None) -> list[Splice]:
+        """What to change so that ``model`` is asked for (None: as it is) and no routing hint is left, in order.
+
+        ``at`` is a member of ``found`` that stands for the top-level model where a body has none.
+        Asked for when ``done``: before that, a hint's end may not have been seen.
+        """
+        splices = [] if self._cut is None else [self._cut]
+        named = at or self.model
+        if named is not None and model is not None and model != named.value:
+            splices.append(Splice(named.start, named.stop, json.dumps(model).encode()))
+        return sorted(splices, key=lambda splice: splice.start)
+
+    def _enter(self, plan: Plan) -> None:
+        role = plan.role or ""
+        if role not in ONCE:
+            self.scalars.pop(role, None)
+        elif role in self._said:
+            raise named_twice(role)
+        else:
+            self._said += (role,)
+
+    def _string(self, plan: Plan, raw: bytes, start: int) -> None:
+        text, role, kind = self._afford(raw), plan.role, plan.kind
+        if text is None:
+            return
+        if role == MODEL or kind is not None:
+            found = Found(kind or MODEL, text, start, start + len(raw))
+            if role == MODEL:
+                self.model = found
+            if kind is not None:
+                self.found.append(found)
+        if role in TEXTS:
+            self.scalars[role] = text
+        elif role == NAMES:
+            self._names += listed(text)
+        elif role == NAME and (name := text.strip()):
+            self._names.append(name)
+
+    def _scalar(self, plan: Plan, raw: bytes) -> None:
+        if plan.role in FLAGS and raw in BOOLEANS:
+            self.scalars[plan.role] = BOOLEANS[raw]
+
+    def _leave(self, plan: Plan, stop: int, behind: int, *, more: bool) -> None:
+        """Note how to remove the hints together with exactly one comma: the next, else the one before, if any."""
+        if plan.role == NAMES:
+            start = self._member_from
+            first = start == self._opened
+            self._cut = Splice(start, behind, b"") if more else Splice(start - (not first), stop, b"")
+
+
+def named_twice(name: str) -> AmbiguousBody:
+    """The error for a body with two of what must be one."""
+    return AmbiguousBody(f"The body has two {name!r}, and parsers disagree on which one counts: send one.", param=name)
+
+
+def listed(text: str) -> list[str]:
+    """The names of a comma list."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+_plans: dict[
+    int, tuple[Node, Plan]
+] = {}  # by identity, so that a request pays for no plan; the tree keeps its id alive
+
+
+def plan_of(pointers: Node) -> Plan:
+    """The plan of a body: the tree's places, and those at the top level that every body may have."""
+    known = _plans.get(id(pointers))
+    if known is not None:
+        return known[1]
+    if len(_plans) >= PLANS:
+        _plans.clear()
+    plan = _root_plan(pointers)
+    _plans[id(pointers)] = pointers, plan
+    return plan
+
+
+def _root_plan(pointers: Node) -> Plan:
+    plan = Plan(pointers)
+    for name in (*ONCE, *FLAGS, *TEXTS):
+        plan.members[literal(name)] = Plan(pointers.child(name), name)
+    names = plan.members[literal(NAMES)]
+    names.other = Plan(None, NAME)
+    names.in_array = names.unmarked = True
+    names.in_object = False
+    plan.in_object = True
+    return plan

@@ -1,0 +1,1 @@
+"""HTTP/1.1 on sockets: the grammar, the framing, connections, a request's body, the client's side."""

@@ -1,0 +1,253 @@
+"""A request's body: looked into, rewritten, held for another attempt, and streamed on.
+
+Bytes are held only while the choice of deployment is open, and afterwards as far as ``limits.replay_bytes`` so that a
+retry can send them again; beyond that the first send is the only one (SPEC §7, §8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
+from ..subjects.inspection import Splice, Splicer
+from .connection import PeerGone, Silent
+from .framing import END, NEED_DATA, Extent
+from .spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from ..config import Config
+    from ..subjects.inspection import Found
+    from .fields import RequestHead
+    from .http1 import HTTP1Connection
+
+
+class Peek(Protocol):
+    """What looks into a body while it passes: ``JSONPeek`` or ``MultipartPeek``."""
+
+    @property
+    def model(self) -> Found | None: ...  # noqa: D102 - as in JSONPeek
+    @property
+    def target_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def scalars(self) -> dict[str, object]: ...  # noqa: D102
+    @property
+    def found(self) -> list[Found]: ...  # noqa: D102
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next bytes."""
+
+    def finish(self) -> None:
+        """The content has ended."""
+
+    def splices(self, model: str | None, at: Found | None = None) -> list[Splice]:
+        """What to change so that ``model`` is asked for and no routing hint is left."""
+
+
+class RequestBody:
+    """The content of one request on a client's connection."""
+
+    __slots__ = (
+        "_at",
+        "_config",
+        "_connection",
+        "_held",
+        "_holding",
+        "_peek",
+        "_splices",
+        "chunked",
+        "count",
+        "ended",
+        "ended_at",
+        "length",
+        "model",
+        "sent",
+    )
+
+    def __init__(self, connection: HTTP1Connection, head: RequestHead, config: Config) -> None:
+        self._connection = connection
+        self._config = config
+        self.chunked = b"transfer-encoding" in head
+        self.length = connection.content_length
+        self.count = 0  # bytes of content read from the client
+        self.ended = False
+        self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
+        self.sent = False  # bytes went to a deployment that cannot be taken back from the client
+        self.model: str | None = None  # what the content's model is replaced by
+        self._held = Spool(config.limits.inspection_bytes)
+        self._holding = True
+        self._peek: Peek | None = None
+        self._at: Found | None = None  # what stands for the content's model where that is not the top-level member
+        self._splices: list[Splice] = []
+
+    def waits_since(self, started: float) -> float:
+        """When the client of a request that ``started`` then began to wait for an answer: once all of it was sent.
+
+        So counts httpx's read timeout, which the SDK tells as its patience. While more is to come, that is now.
+        """
+        if self.ended:
+            return started if self.ended_at is None else self.ended_at
+        return asyncio.get_running_loop().time()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the head says that there is no content."""
+        return not self.chunked and not self.length
+
+    async def read(self) -> bytes:
+        """The next piece of the content, b"" at its end.
+
+        Says ``100 Continue`` when the client waits for it. Raises ContentTooLarge, ClientTooSlow, ClientGone.
+        """
+        connection = self._connection
+        if self.ended:
+            return b""
+        self.check_size(self.length or 0)
+        if connection.wants_continue:
+            if connection.has_pending:  # it has not waited: a 100 would come late, perhaps within the answer
+                connection.wants_continue = False
+            else:
+                connection.send_continue()
+                connection.flush()
+        try:
+            event = connection.poll_event()
+            if event is NEED_DATA:
+                connection.set_deadline(self._config.timeouts.body)
+                event = await connection.next_event()
+                connection.set_deadline(None)  # while nobody reads, the client is not the one who is silent
+        except Silent:
+            raise ClientTooSlow(f"No byte of the body came for {self._config.timeouts.body:g} s.") from None
+        except PeerGone as error:
+            raise ClientGone(str(error)) from None
+        if event is END:
+            self.ended = True
+            self.ended_at = asyncio.get_running_loop().time()
+            return b""
+        assert isinstance(event, bytes)
+        self.count += len(event)
+        self.check_size(self.count)
+        return event
+
+    def check_size(self, size: int) -> None:
+        """Refuse more than ``limits.request_bytes``."""
+        most = self._config.limits.request_bytes
+        if size > most:
+            raise ContentTooLarge(f"The body is longer than {most} bytes.")
+
+    async def inspect(self, peek: Peek, is_decided: Callable[[], bool]) -> None:
+        """Let ``peek`` look at the body, and hold what was read meanwhile.
+
+        All of it, where the choice of deployment is open: any part may name a model or a resource. Where
+        ``is_decided`` says that what was seen settles everything, no more than ``limits.inspection_bytes``, or a form
+        up to its first file: what is found there can still be rewritten, the rest is watched as it passes.
+        """
+        self._peek = peek
+        most = self._config.limits.inspection_bytes
+        while piece := await self.read():
+            self._hold(piece)
+            peek.feed(piece)
+            if (self.count >= most or getattr(peek, "fields_over", False)) and is_decided():
+                return
+        peek.finish()
+
+    def _hold(self, piece: bytes) -> None:
+        try:
+            self._held.append(piece)
+        except OSError as error:
+            raise Unavailable("The proxy has no room to hold this body until its deployment is known.") from error
+
+    def rewrite(self, model: str | None, at: Found | None = None) -> None:
+        """Ask for ``model`` (None: as the client wrote it) and take out the routing hints, from the start."""
+        if self._peek is not None:
+            self.model, self._at = model, at
+            self._splices = self._peek.splices(model, at)
+
+    @property
+    def framing(self) -> tuple[Extent, int]:
+        """How the content is framed towards a deployment, and its length: chunked stays chunked (SPEC §6)."""
+        if self.chunked:
+            return Extent.CHUNKED, 0
+        if self.length is None:
+            return Extent.EMPTY, 0
+        return Extent.LENGTH, self.length + sum(splice.delta for splice in self._splices)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all that was read is still held, so that another attempt can send it again."""
+        return self._holding
+
+    def at_once(self) -> bytes | None:
+        """The whole content, where it is there and in memory; None where it has to be streamed."""
+        if not (self.ended or self.is_empty) or not self._held.in_memory:
+            return None
+        data = self._held.joined()
+        if not self._splices:
+            return data
+        splicer = Splicer(self._splices)
+        return splicer.feed(data) + splicer.finish()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The content as a deployment gets it: what is held, then what still comes. Raises what ``read`` raises."""
+        splicer = Splicer(self._splices) if self._splices else None
+        for piece in self._held.pieces():
+            yield splicer.feed(piece) if splicer else piece
+        self._keep_on_holding()
+        while not self.ended:
+            piece = await self.read()
+            if not piece:
+                self._check_late_finds()
+                break
+            self._watch(piece)
+            yield splicer.feed(piece) if splicer else piece
+        if splicer is not None:
+            yield splicer.finish()
+
+    def _keep_on_holding(self) -> None:
+        """Decide, before anything leaves that is not held, whether the rest will be."""
+        most = self._config.limits.replay_bytes
+        if self._holding and not self.ended and max(self.length or 0, self._held.size) > most:
+            self._let_go()
+
+    def _watch(self, piece: bytes) -> None:
+        """Hold a passing piece for a later attempt, and go on looking for what makes the body ambiguous."""
+        if self._holding:
+            try:
+                self._held.append(piece)
+            except OSError:  # the disk is full: this send is the only one
+                self._let_go()
+            if self._held.size > self._config.limits.replay_bytes:
+                self._let_go()
+        if self._peek is not None:
+            self._peek.feed(piece)
+
+    def _let_go(self) -> None:
+        self._holding = False
+        self._held.close()
+
+    def _check_late_finds(self) -> None:
+        """A hint behind the first MiB of a body that was already on its way cannot be taken out any more."""
+        if self._peek is not None:
+            self._peek.finish()
+            if self._peek.splices(self.model, self._at) != self._splices:
+                raise BadRequest("model and target_model_names must stand in the first MiB of a body, before any file.")
+
+    def pieces(self) -> Iterator[bytes]:
+        """What is held of the content, as the client sent it."""
+        return self._held.pieces()
+
+    def close(self) -> None:
+        """Let go of everything held."""
+        self._held.close()
+
+
+def is_multipart(content_type: bytes) -> bool:
+    """Whether the content is a form in parts."""
+    return content_type[:19].lower() == b"multipart/form-data"
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether the content is JSON: ``application/json`` or ``+json``, in any case, whatever parameters follow."""
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type == b"application/json" or media_type.endswith(b"+json")

@@ -1,0 +1,230 @@
+"""From a request to its :class:`Subject`: what head, target and body name, and where the model stands."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import BadRequest
+from ..subjects.endpoints import find_path_model, find_query_value, match_endpoint, path_resources, query_resources
+from ..subjects.inspection import JSONPeek
+from ..subjects.resources import ASKED_MODEL, as_resource
+from ..subjects.subject import Subject
+from .body import Peek, is_json, is_multipart
+from .handshake import asks_for_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..config import Config
+    from ..subjects.endpoints import Endpoint
+    from ..subjects.inspection import Found
+    from .body import RequestBody
+    from .fields import RequestHead
+    from .targets import Target
+
+LONGEST_NAME = 1024  # characters; the router keeps something for thousands of names, and a body has room for a MiB
+MOST_RESOURCES = 10_000  # a vector store's file batch takes 2,000; beyond this somebody only wants us to look things up
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the client's model stands, so that it can be replaced there and nowhere else."""
+
+    where: str  # "path", "query", "body"
+    start: int = 0
+    stop: int = 0
+    found: Found | None = None  # in a body: the string that stands for the top-level model where there is none
+
+
+@dataclass(slots=True)
+class Request:
+    """A classified request: its subject, and how to write it for one deployment."""
+
+    target: Target
+    body: RequestBody
+    subject: Subject
+    place: Place | None = None
+    websocket: bool = False  # it asks for an upgrade to WebSocket
+    in_first_frame: bool = False  # and names model and resources in its first message only (SPEC §13)
+    secret: str | None = None  # an ephemeral key of the client's own, which goes upstream as itself
+
+    def target_for(self, base_path: str, model: str | None) -> bytes:
+        """The target below a deployment's base, the model in path or query replaced."""
+        raw = self.target.joined(base_path)
+        if model is None or self.place is None or self.place.where == "body":
+            return raw
+        offset = len(base_path.encode())
+        if self.place.where == "query":
+            offset += len(self.target.path) + 1
+        return raw[: offset + self.place.start] + quote(model) + raw[offset + self.place.stop :]
+
+    def rewrite_body(self, model: str | None) -> None:
+        """Make the body ask for ``model``, where it is the body that names one."""
+        in_body = self.place is not None and self.place.where == "body"
+        self.body.rewrite(model if in_body else None, self.place.found if in_body and self.place else None)
+
+
+def quote(text: str) -> bytes:
+    """A model's name as one piece of a target (RFC 3986 §2.3: what is unreserved stays)."""
+    from urllib.parse import quote as percent_encode  # only where a target names a model that is called otherwise
+
+    return percent_encode(text, safe="-._~").encode()
+
+
+async def classify(
+    head: RequestHead, target: Target, body: RequestBody, is_decided: Callable[[Subject, Peek], bool]
+) -> Request:
+    """Read what a request is about, from its head and as much of its body as the choice needs.
+
+    ``is_decided`` tells, from what the head says and what was found so far, whether nothing that is still to come in
+    the body can change who answers, or has to be rewritten. Raises BadRequest and AmbiguousBody, and what reading the
+    body raises.
+    """
+    known = head.memo.get(classify)
+    if known is None:
+        known = head.memo[classify] = read_head(head, target)
+    subject = copy(known.subject)
+    request = Request(target, body, subject, known.place)
+    if body.is_empty:
+        request.websocket = known.websocket
+        request.in_first_frame = known.websocket and subject.endpoint.first_frame
+    else:
+        peek = make_peek(head, subject)
+        if peek is not None:
+            await body.inspect(peek, partial(is_decided, subject, peek))
+            take_finds(request, peek)
+    return request
+
+
+class HeadFinds(NamedTuple):
+    """What a head alone says. The subject is a pattern: each request gets a copy of its own."""
+
+    subject: Subject
+    place: Place | None
+    websocket: bool
+
+
+def read_head(head: RequestHead, target: Target) -> HeadFinds:
+    """What the request line and the field lines say."""
+    path = target.path.decode("latin-1")
+    query = (target.query or b"").decode("latin-1")
+    endpoint = match_endpoint("GET" if head.method == b"HEAD" else head.method.decode("ascii"), path)
+    resources = path_resources(endpoint, path)
+    if query:
+        resources += query_resources(endpoint, query)
+    model, place = find_model_in_target(endpoint, path, query)
+    retry_count = head.get(b"x-stainless-retry-count")
+    subject = Subject(
+        endpoint,
+        header_model=text_of(head, b"x-litellm-target-model"),
+        model=model,
+        resources=resources,
+        scope=text_of(head, b"x-passthrough-scope"),
+        session=text_of(head, b"x-passthrough-session"),
+        idempotency_key=b"idempotency-key" in head,
+        retry_count=int(retry_count[:9]) if retry_count.isdigit() else 0,  # int() refuses 4,300 digits
+        patience=read_patience(head),
+    )
+    check_names(subject)
+    return HeadFinds(subject, place, asks_for_websocket(head))
+
+
+def check_names(subject: Subject) -> None:
+    """Refuse what nobody's model or session is called. Raises BadRequest."""
+    for param, name in (
+        ("model", subject.model),
+        ("x-litellm-target-model", subject.header_model),
+        ("target_model_names", subject.names[0] if subject.names else None),
+        ("x-passthrough-session", subject.session),
+    ):
+        if name is not None and len(name) > LONGEST_NAME:
+            raise BadRequest(f"{param} is longer than {LONGEST_NAME} characters.", param=param)
+
+
+def text_of(head: RequestHead, name: bytes) -> str | None:
+    """A field's value as text, None where it is missing or empty."""
+    value = head.get(name)
+    return value.decode("utf-8", "replace") if value else None
+
+
+def read_patience(head: RequestHead) -> float | None:
+    """How long the SDK waits for a response head, in seconds; None where it does not say so (SPEC §7)."""
+    for name in (b"x-stainless-read-timeout", b"x-stainless-timeout"):
+        value = head.get(name)
+        if value:
+            try:
+                seconds = float(value)
+            except ValueError:
+                continue
+            return seconds if 0 < seconds < float("inf") else None
+    return None
+
+
+def find_model_in_target(endpoint: Endpoint, path: str, query: str) -> tuple[str | None, Place | None]:
+    """``/models/{model}`` and ``?model=``; what the body names comes later and wins."""
+    named = find_path_model(endpoint, path)
+    where = "path"
+    if named is None and query:
+        named, where = find_query_value(query, "model"), "query"
+    return (None, None) if named is None else (named[0], Place(where, named[1], named[2]))
+
+
+def make_peek(head: RequestHead, subject: Subject) -> Peek | None:
+    """What can look into this body; None for content that names nothing."""
+    if b"content-encoding" in head:
+        return None  # compressed by the client: passed on as it is
+    content_type = head.get(b"content-type")
+    if is_multipart(content_type):
+        from ..subjects.multipart import MultipartPeek  # few requests are forms
+
+        return MultipartPeek(content_type, subject.endpoint.form)
+    if is_json(content_type) or not content_type:
+        return JSONPeek(subject.endpoint.body)
+    return None
+
+
+def take_finds(request: Request, peek: Peek) -> None:
+    """Add what was found in the body to the subject."""
+    subject = request.subject
+    subject.names = tuple(name for name in peek.target_names if name)
+    subject.stream = peek.scalars.get("stream") is True
+    store = peek.scalars.get("store")
+    subject.store = store if isinstance(store, bool) else None
+    subject.background = peek.scalars.get("background") is True
+    cache_key = peek.scalars.get("prompt_cache_key")
+    subject.cache_key = cache_key if isinstance(cache_key, str) else None
+    named = [as_resource(find.kind, find.value, "body") for find in peek.found]
+    model = peek.model or next((find for find in peek.found if find.kind == ASKED_MODEL), None)
+    if model is not None:
+        subject.model = model.value
+        request.place = Place("body", found=None if model is peek.model else model)
+        named.append(as_resource("model", model.value, "body"))
+    check_names(subject)
+    subject.resources += tuple(resource for resource in named if resource is not None)
+    if len(subject.resources) > MOST_RESOURCES:
+        raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")
+
+
+def is_decided(config: Config, subject: Subject, peek: Peek) -> bool:
+    """Whether nothing more in a body can change who is asked, and for what.
+
+    One deployment, a header or an id in the path say who. But a model is often a body's last word (some SDKs write the
+    messages first), and where it may have to be replaced it is waited for.
+    """
+    by_head = subject.header_model is not None or any(found.place == "path" for found in subject.resources)
+    if not by_head and len(config.deployments) != 1:
+        return False
+    return peek.model is not None or not (names_a_model(subject.endpoint) and renames(config))
+
+
+def names_a_model(endpoint: Endpoint) -> bool:
+    """Whether a body at this endpoint may have a top-level ``model``: those of files and of their parts have none."""
+    return "model" in endpoint.body.children or "model" in endpoint.form.children
+
+
+def renames(config: Config) -> bool:
+    """Whether any name that clients use is called otherwise upstream."""
+    return bool(config.router.model_group_alias) or any(one.model != one.group for one in config.deployments)

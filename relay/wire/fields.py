@@ -1,0 +1,370 @@
+"""Heads and their field lines: the strict grammar, what framing is refused, what passes on.
+
+A head is read by one compiled grammar (RFC 9112 §2-§5, with every choice that it leaves made strictly: SPEC §12).
+What the grammar does not match is refused; what it matches travels on as the bytes it came as. Only the field lines
+that decide framing are shown to h11, which stays the judge of where a message ends.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    BadRequest,
+    CodingNotImplemented,
+    Fields,
+    HeadTooLarge,
+    ProxyError,
+    TargetTooLong,
+    VersionNotSupported,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# A method without end would be held wherever something is remembered for it; the longest of IANA's has 17 letters.
+REQUEST_LINE = re.compile(rb"(%s{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" % TOKEN[:-1])
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
+FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
+OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
+DIGITS = re.compile(rb"[0-9]{1,19}")
+# A tunnel is nobody's endpoint, and an answer to TRACE shows all that was asked with, the deployment's key too (RFC
+# 9110 §9.3.8). In upper or lower case: some servers take one for the other.
+REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's counter
+
+# The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
+FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+# RFC 9110 §7.6.1: fields that belong to one connection, named in Connection or not. A trailer section is never
+# forwarded, so neither is the field that announces it.
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+# Naming one of these in Connection must not strip it (hop-by-hop abuse).
+END_TO_END = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"authorization"})
+# SPEC §6: what the proxy writes itself (host, length, credentials), and what would speak for the client elsewhere.
+OURS = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"expect",
+        b"http2-settings",
+        b"authorization",
+        b"api-key",
+        b"x-api-key",
+        b"openai-organization",
+        b"openai-project",
+        b"cookie",
+        b"forwarded",
+    }
+)
+OUR_PREFIXES = (b"x-litellm-", b"x-passthrough-", b"proxy-", b"x-forwarded-")
+# SPEC §13: subprotocol tokens by which a browser says what others say in fields.
+CREDENTIAL_TOKENS = (b"openai-insecure-api-key.", b"openai-organization.", b"openai-project.")
+PROTOCOLS = b"sec-websocket-protocol"
+UNREADABLE_CODINGS = frozenset({b"br", b"zstd", b"*"})  # what the response tap cannot look into; * would allow them
+
+
+class Head:
+    """A start line and a field section. ``fields`` keep order and case; ``get`` reads them by lower-case name.
+
+    ``memo`` is for what follows from the head alone: whoever works that out leaves it there, under a key of its own.
+    """
+
+    __slots__ = ("_index", "fields", "memo", "repeated", "version")
+
+    def __init__(self, version: bytes, fields: Fields) -> None:
+        self.version = version  # b"1.0" or b"1.1"
+        self.fields = fields
+        self.memo: dict[Any, Any] = {}
+        self.repeated: set[bytes] = set()
+        index: dict[bytes, bytes] = {}
+        for name, value in fields:
+            key = name.lower()
+            if key in index:
+                self.repeated.add(key)
+                index[key] += b", " + value  # RFC 9110 §5.2: a combined field value
+            else:
+                index[key] = value
+        self._index = index
+
+    def get(self, name: bytes, default: bytes = b"") -> bytes:
+        """The field's value, repeated lines combined with commas; ``name`` is lower case."""
+        return self._index.get(name, default)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._index
+
+    @property
+    def framing(self) -> Fields:
+        """The field lines that h11 has to judge, as they came."""
+        return [line for line in self.fields if line[0].lower() in FRAMING]
+
+
+class RequestHead(Head):
+    """A request's head, as a client sent it."""
+
+    __slots__ = ("method", "target")
+
+    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Fields) -> None:
+        super().__init__(version, fields)
+        self.method = method
+        self.target = target
+
+
+class ResponseHead(Head):
+    """A response's head, as an upstream sent it."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: int, reason: bytes, version: bytes, fields: Fields) -> None:
+        super().__init__(version, fields)
+        self.status = status
+        self.reason = reason
+
+    @property
+    def is_interim(self) -> bool:
+        """A 1xx other than 101: another head follows (RFC 9110 §15.2)."""
+        return self.status < 200 and self.status != 101  # noqa: PLR2004 - the status codes themselves
+
+
+LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
+MOST_KNOWN_HEADS = 1024
+LONGEST_KNOWN_HEAD = 4096  # bytes; those of the SDKs have 600 to 1,200
+LONGEST_KNOWN_NAME = 64  # bytes of a field's
+_known_heads: dict[tuple[bytes, bool, int, int], RequestHead] = {}
+
+
+def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tuple[RequestHead, int | None]:
+    """``parse_request_head`` for heads that come again and again; their Content-Length stands beside them.
+
+    A client says the same head with every request but for the length, so a head is parsed once and the same object is
+    handed out whenever those bytes come again; what ``memo`` holds stays with it.
+    """
+    match = LENGTH_LINE.search(raw)
+    if match is None:
+        key, length = raw, None
+    else:
+        start, stop = match.span(1)
+        key, length = raw[:start] + raw[stop:], int(match[1])
+    identity = key, match is None, most_fields, longest_target  # a length without digits is not one taken out
+    known = _known_heads.get(identity)
+    if known is not None:
+        return known, length
+    head = parse_request_head(raw, most_fields, longest_target)
+    if b"content-length" in head:
+        length = int(head.get(b"content-length").split(b",")[0])
+    plain = b"content-length" not in head.repeated and (match is not None or length is None)
+    head = RequestHead(head.method, head.target, head.version, [line for line in head.fields if not is_length(line[0])])
+    if plain and len(raw) <= LONGEST_KNOWN_HEAD:
+        if len(_known_heads) >= MOST_KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[identity] = head
+    return head, length
+
+
+def is_length(name: bytes) -> bool:
+    """Whether this is the name of Content-Length, in any case."""
+    return len(name) == 14 and name.lower() == b"content-length"  # noqa: PLR2004 - the name's own length
+
+
+def parse_request_head(raw: bytes, most_fields: int, longest_target: int) -> RequestHead:
+    """Read a request head that ends with its empty line. Raises the ``ProxyError`` that refuses it."""
+    start = REQUEST_LINE.match(raw)
+    if start is None:
+        raise refused_request_line(raw)
+    method, target, minor = start.groups()
+    if len(target) > longest_target:
+        raise TargetTooLong(f"The request target is longer than {longest_target} bytes.")
+    head = RequestHead(method, target, b"1." + minor, parse_fields(raw, start.end(), most_fields))
+    check_target(target)
+    if method.upper() in REFUSED_METHODS:
+        raise BadRequest(f"{method.upper().decode('ascii')} is refused here.")
+    check_framing(head)
+    check_host(head)
+    return head
+
+
+def parse_response_head(raw: bytes, most_fields: int) -> ResponseHead:
+    """Read a response head that ends with its empty line. Raises ``ProxyError`` where it is malformed."""
+    start = STATUS_LINE.match(raw)
+    if start is None:
+        raise BadRequest("The status line is malformed.")
+    minor, status, reason = start.groups()
+    head = ResponseHead(int(status), reason or b"", b"1." + minor, parse_fields(raw, start.end(), most_fields))
+    check_framing(head)
+    return head
+
+
+def parse_fields(raw: bytes, start: int, most: int) -> Fields:
+    """The field lines from ``start`` to the empty line that ends ``raw``, spaces around values taken off."""
+    end = len(raw) - 2
+    if FIELD_SECTION.fullmatch(raw, start, end) is None:
+        raise refused_field(raw, start, end)
+    fields: Fields = FIELD_LINE.findall(raw, start, end)
+    if len(fields) > most:
+        raise HeadTooLarge(f"The head has more than {most} field lines.")
+    return [(name, value.rstrip(b" \t")) if value[-1:] in b" \t" else (name, value) for name, value in fields]
+
+
+def refused_request_line(raw: bytes) -> ProxyError:
+    """Say what is wrong with a request line that the grammar does not match."""
+    if OTHER_VERSION.match(raw):
+        return VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    return BadRequest("The request line is malformed: METHOD, one space, the target, one space, HTTP/1.1.")
+
+
+def refused_field(raw: bytes, start: int, end: int) -> ProxyError:
+    """Say what is wrong with the first field line that the grammar does not match."""
+    matched = FIELD_SECTION.match(raw, start, end)
+    line = raw[matched.end() if matched else start : end].split(b"\r\n")[0]
+    name, colon, _ = line.partition(b":")
+    if line[:1] in (b" ", b"\t"):
+        return BadRequest("A field line begins with white space: folded lines (obs-fold) are refused.")
+    if b"\n" in line or b"\r" in line:
+        return BadRequest("A field line holds a bare CR or LF.")
+    if not colon or not re.fullmatch(TOKEN, name):
+        return BadRequest("A field name is malformed: a token and a colon, without a space between them.")
+    return BadRequest("A field value holds a control character.")
+
+
+def check_partial_head(raw: bytes | bytearray, longest: int, longest_target: int) -> None:
+    """Refuse a head that is not all there yet, where its beginning already shows that it never will be right."""
+    line_end = raw.find(b"\n")
+    if line_end < 0 and len(raw) > longest_target + 64:  # a method and a version beside it
+        raise TargetTooLong(f"The request target is longer than {longest_target} bytes.")
+    if len(raw) > longest:
+        raise HeadTooLarge(f"The head is longer than {longest} bytes.")
+    if line_end >= 0 and raw.count(b"\n") != raw.count(b"\r\n"):
+        raise BadRequest("A line of the head ends with a bare LF.")
+    if raw[0] <= 0x20 or raw[0] >= 0x7F:  # noqa: PLR2004 - not the first byte of any token: TLS, for one
+        raise BadRequest("This is not an HTTP/1.1 request. (Is this TLS spoken to a plain port?)")
+
+
+def check_target(target: bytes) -> None:
+    """Only the origin form, and nothing in it that two parsers read differently (RFC 9112 §3.2, SPEC §12)."""
+    if target[:1] != b"/":
+        raise BadRequest("The request target must begin with '/': absolute, authority and asterisk forms are refused.")
+    if b"#" in target or b"\\" in target:
+        raise BadRequest("The request target holds a fragment or a backslash.")
+
+
+def check_framing(head: Head) -> None:
+    """Refuse what leaves the end of the message open to two readings (RFC 9112 §6.1, §6.3; h11 takes the first two)."""
+    if b"transfer-encoding" in head:
+        if b"content-length" in head:
+            raise BadRequest("Content-Length and Transfer-Encoding stand beside each other.")
+        if head.version == b"1.0":
+            raise BadRequest("Transfer-Encoding is unknown to HTTP/1.0.")
+        if head.get(b"transfer-encoding").lower() != b"chunked":
+            raise CodingNotImplemented("The only transfer coding spoken here is one 'chunked'.")
+    elif b"content-length" in head:
+        check_lengths(head.get(b"content-length"))
+
+
+def check_lengths(value: bytes) -> None:
+    """One length, or several that agree, of digits alone and below 2^63 (RFC 9110 §8.6)."""
+    lengths = {length.strip(b" \t") for length in value.split(b",")}
+    if len(lengths) > 1:
+        raise BadRequest("Content-Length is given twice, with different values.")
+    length = lengths.pop()
+    if not DIGITS.fullmatch(length) or int(length) > LONGEST_BODY:
+        raise BadRequest("Content-Length is not a number of bytes below 2^63.")
+
+
+def check_host(head: RequestHead) -> None:
+    """RFC 9112 §3.2: exactly one Host under 1.1; and one credential, not two to choose from."""
+    if b"host" in head.repeated or (b"host" not in head and head.version == b"1.1"):
+        raise BadRequest("A request needs exactly one Host field line.")
+    if b"authorization" in head.repeated:
+        raise BadRequest("Authorization is given twice.")
+
+
+def connection_options(head: Head) -> frozenset[bytes]:
+    """The field names that Connection lists, lower case."""
+    value = head.get(b"connection")
+    return frozenset(option.strip().lower() for option in value.split(b",")) if value else frozenset()
+
+
+def wants_websocket(head: Head) -> bool:
+    """Whether the head asks for, or grants, an upgrade to WebSocket (RFC 6455 §4.1)."""
+    return head.get(b"upgrade").lower() == b"websocket" and b"upgrade" in connection_options(head)
+
+
+def is_ours(name: bytes) -> bool:
+    """Whether a request's field is consumed or written by the proxy itself; ``_`` counts as ``-`` (CGI's reading)."""
+    return _is_ours(name) if len(name) <= LONGEST_KNOWN_NAME else _is_ours.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)  # bounded in both ways, since names come from clients
+def _is_ours(name: bytes) -> bool:
+    plain = name.lower().replace(b"_", b"-")
+    if plain == PROTOCOLS:
+        return b"_" in name  # it may carry the client's key, and is only read by its own name
+    return plain in OURS or plain in HOP_BY_HOP or plain.startswith(OUR_PREFIXES)
+
+
+@lru_cache(maxsize=4096)
+def is_hop_by_hop(name: bytes) -> bool:
+    """Whether a response's field belongs to the upstream's connection, framing included."""
+    plain = name.lower()
+    return plain in HOP_BY_HOP or plain == b"content-length"
+
+
+def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Field lines as they are written."""
+    return b"".join([b"%s: %s\r\n" % line for line in fields])
+
+
+def outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readable: bool) -> bytes:
+    """``make_outbound_lines``, remembered with the head."""
+    key = (outbound_lines, replaced, readable)
+    lines: bytes | None = head.memo.get(key)
+    if lines is None:
+        lines = head.memo[key] = make_outbound_lines(head, replaced, readable=readable)
+    return lines
+
+
+def make_outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readable: bool) -> bytes:
+    """The request's field lines that an upstream gets as they are, in order and in their own case.
+
+    ``replaced`` are lower-case names that the deployment or the proxy's settings write themselves. With ``readable``,
+    codings that the proxy cannot look into are taken out of Accept-Encoding.
+    """
+    dropped = replaced | (connection_options(head) - END_TO_END)
+    lines = [line for line in head.fields if not is_ours(line[0])]
+    if dropped:
+        lines = [line for line in lines if line[0].lower().replace(b"_", b"-") not in dropped]
+    if readable and b"accept-encoding" in head:
+        lines = [(n, readable_codings(v)) if n.lower() == b"accept-encoding" else (n, v) for n, v in lines]
+    if PROTOCOLS in head:
+        lines = [(n, kept_protocols(v) if n.lower() == PROTOCOLS else v) for n, v in lines]
+        lines = [line for line in lines if line[1] or line[0].lower() != PROTOCOLS]
+    return field_lines(lines)
+
+
+def inbound_lines(head: ResponseHead) -> bytes:
+    """The response's field lines that the client gets as they are."""
+    dropped = connection_options(head) - END_TO_END
+    lines = [line for line in head.fields if not is_hop_by_hop(line[0])]
+    if dropped:
+        lines = [line for line in lines if line[0].lower() not in dropped]
+    return field_lines(lines)
+
+
+def kept_protocols(value: bytes) -> bytes:
+    """A Sec-WebSocket-Protocol without the tokens that carry credentials; empty where nothing else was offered."""
+    tokens = [token.strip() for token in value.split(b",")]
+    kept = [token for token in tokens if not token.lower().startswith(CREDENTIAL_TOKENS)]
+    return value if len(kept) == len(tokens) else b", ".join(kept)
+
+
+def readable_codings(value: bytes) -> bytes:
+    """An Accept-Encoding without the codings that the tap cannot read; the rest keeps its order and weights."""
+    codings = [coding.strip() for coding in value.split(b",")]
+    kept = [coding for coding in codings if coding.partition(b";")[0].strip().lower() not in UNREADABLE_CODINGS]
+    return value if len(kept) == len(codings) else b", ".join(kept) or b"identity"
