@@ -158,6 +158,17 @@ async def test_two_models_in_one_body_are_refused(up: ScriptedUpstream) -> None:
     assert not up.requests
 
 
+async def test_a_hint_that_comes_too_late_stops_the_body_on_its_way(up: ScriptedUpstream) -> None:
+    up.says(OK)
+    filler = b"x" * 1_300_000
+    body = b'{"model":"gpt-4","a":"%s","target_model_names":"gpt-4","b":"%s"}' % (filler, filler)
+    async with proxy_for(up) as proxy:
+        answer = await proxy.exchange(post("chat/completions", body))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert "first MiB" in str(error_of(answer)["message"])
+    assert not up.requests  # no whole request ever arrived
+
+
 # Framing, both ways.
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .fields import RequestHead
     from .http1 import HTTP1Connection
 
+TOO_LATE = "model and target_model_names must stand in the first MiB of a body, before any file."
+
 
 class Peek(Protocol):
     """What looks into a body while it passes: ``JSONPeek`` or ``MultipartPeek``."""
@@ -54,6 +56,7 @@ class RequestBody:
         "_config",
         "_connection",
         "_held",
+        "_hinted",
         "_holding",
         "_peek",
         "_splices",
@@ -81,6 +84,7 @@ class RequestBody:
         self._peek: Peek | None = None
         self._at: Found | None = None  # what stands for the content's model where that is not the top-level member
         self._splices: list[Splice] = []
+        self._hinted = False  # a routing hint was found in time to be taken out
 
     def waits_since(self, started: float) -> float:
         """When the client of a request that ``started`` then began to wait for an answer: once all of it was sent.
@@ -163,6 +167,7 @@ class RequestBody:
         if self._peek is not None:
             self.model, self._at = model, at
             self._splices = self._peek.splices(model, at)
+            self._hinted = bool(self._peek.target_names)
 
     @property
     def framing(self) -> tuple[Extent, int]:
@@ -221,6 +226,8 @@ class RequestBody:
                 self._let_go()
         if self._peek is not None:
             self._peek.feed(piece)
+            if self._peek.target_names and not self._hinted:  # said before the piece leaves: nobody has all of it yet
+                raise BadRequest(TOO_LATE)
 
     def _let_go(self) -> None:
         self._holding = False
@@ -231,7 +238,7 @@ class RequestBody:
         if self._peek is not None:
             self._peek.finish()
             if self._peek.splices(self.model, self._at) != self._splices:
-                raise BadRequest("model and target_model_names must stand in the first MiB of a body, before any file.")
+                raise BadRequest(TOO_LATE)
 
     def pieces(self) -> Iterator[bytes]:
         """What is held of the content, as the client sent it."""
