@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from relay.answers.responses_socket import ResponsesSocket
     from relay.config import Client, Config
-    from relay.record.log import Attempt as Row
+    from relay.record.lines import Attempt as Row
     from relay.scopes.naming import Naming
     from relay.subjects.subject import Subject
     from relay.wire.http1 import HTTP1Connection
@@ -339,6 +339,7 @@ class Worker:
 
     def snapshot(self) -> dict[str, Any]:
         """The metrics of this worker, its gauges brought up to date."""
+        self.recorder.flush()
         counts = self.affinity.count(), self.dropped()
         return snapshot(self.recorder.metrics, self.brain.router, self.in_flight, *counts, self._loop.time())
 

@@ -181,10 +181,10 @@ async def proxy_over(
     try:
         yield proxy
     finally:
-        logger.removeHandler(catcher)
-        logger.setLevel(logging.NOTSET)
         server.close()
         await worker.drain()
+        logger.removeHandler(catcher)
+        logger.setLevel(logging.NOTSET)
     assert not faults, faults
 
 

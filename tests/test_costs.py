@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.config import BaseURL
 from relay.demo import DemoUpstream
-from relay.record.log import JSONFormatter
+from relay.record.lines import JSONFormatter
 from tests.harness import Proxy, config_over, deployment, get, proxy_over
 from tests.test_sdk import COUNT, sdk
 

@@ -9,24 +9,20 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.config import LoggingSettings
-from relay.record import log, logqueue
-from relay.record.log import (
-    EXCHANGE_LOGGER,
-    FIELDS,
-    ExchangeRecord,
-    HumanFormatter,
-    JSONFormatter,
-    emit,
-    rfc3339,
-    setup_logging,
-)
+from relay.record import lines as room
+from relay.record import logqueue
+from relay.record.lines import FIELDS, ExchangeRecord, HumanFormatter, JSONFormatter, rfc3339
+from relay.record.log import EXCHANGE_LOGGER, LineFront, emit, setup_logging
 from relay.record.logqueue import BatchHandler, LineWriter, LogQueue, QueueFront, write_all
 from relay.record.usage import UNMETERED, Usage
 
@@ -149,7 +145,7 @@ def strict(line: str) -> Any:
 
 def plain(value: Any) -> Any:
     """The expected line as ``strict`` reads it: every fraction an exact decimal."""
-    return strict(log.encode(value))
+    return strict(room.encode(value))
 
 
 def test_a_record_is_one_line_with_exactly_the_names_of_the_specification(catcher: Catcher) -> None:
@@ -231,7 +227,76 @@ def test_hostile_values_stay_inside_their_strings(catcher: Catcher) -> None:
     ],
 )
 def test_every_value_is_strict_json(value: Any, text: str) -> None:
-    assert log.encode(value) == text
+    assert room.encode(value) == text
+
+
+TEXT = st.none() | st.text(max_size=20)
+ROWS: st.SearchStrategy[Any] = st.builds(
+    dict,
+    deployment=st.text(max_size=9),
+    outcome=st.sampled_from(["ok", "reset"]),
+    status=st.none() | st.integers(100, 599),
+    ms=st.floats(0, 1e6),
+)
+COUNTS = st.sampled_from([0, 7, 1 << 40])
+USAGES = st.builds(
+    Usage,
+    COUNTS,
+    COUNTS,
+    cache_write_tokens=COUNTS,
+    input_audio_tokens=COUNTS,
+    output_tokens=COUNTS,
+    reasoning_tokens=COUNTS,
+    output_audio_tokens=COUNTS,
+    seconds=st.none() | st.decimals(0, 9, places=2),
+    images=COUNTS,
+    service_tier=st.sampled_from([None, "flex"]),
+)
+EXCHANGES = st.builds(
+    ExchangeRecord,
+    time=st.floats(0, 4e9),
+    id=st.just("pt-1"),
+    client=TEXT,
+    method=st.text(max_size=9),
+    path=st.text(max_size=20),
+    endpoint=TEXT,
+    group=TEXT,
+    model=TEXT,
+    deployment=TEXT,
+    scope=TEXT,
+    reason=TEXT,
+    attempts=st.lists(ROWS, max_size=3),
+    status=st.none() | st.integers(100, 599),
+    outcome=TEXT,
+    bytes_in=st.integers(0, 1 << 60),
+    first_byte_ms=st.none() | st.floats(0, 1e9),
+    total_ms=st.none() | st.floats(0, 1e9),
+    upstream_request_id=TEXT,
+    usage=st.sampled_from([None, UNMETERED]) | USAGES,
+    cost=st.none() | st.decimals(0, 9, places=12),
+    error=TEXT,
+)
+
+
+@given(EXCHANGES)
+def test_a_line_is_the_same_whether_a_record_was_made_or_not(it: ExchangeRecord) -> None:
+    caught = Catcher()
+    EXCHANGE_LOGGER.addHandler(caught)
+    level = EXCHANGE_LOGGER.level
+    EXCHANGE_LOGGER.setLevel(logging.INFO)
+    try:
+        emit(it)
+    finally:
+        EXCHANGE_LOGGER.removeHandler(caught)
+        EXCHANGE_LOGGER.setLevel(level)
+    path = it.path.partition("?")[0]
+    assert room.line_of(it, path) == JSONFormatter().format(caught.records[0])
+
+
+def test_the_pieces_that_lines_share_are_bounded() -> None:
+    for number in range(2 * room.MOST_PIECES):
+        assert f'"model":"m{number}"' in room.line_of(exchange(model=f"m{number}"), "/")
+    assert len(room._pieces) <= room.MOST_PIECES
 
 
 def test_a_line_for_people(catcher: Catcher) -> None:
@@ -394,6 +459,84 @@ def test_what_does_not_fit_is_dropped_and_counted() -> None:
     assert queue.dropped == 4
 
 
+@contextmanager
+def lines_to(stream: TextIO, *, capacity: int = 4096) -> Iterator[LogQueue]:
+    """The default handler of exchanges, alone."""
+    queue = LogQueue(capacity)
+    before, level = EXCHANGE_LOGGER.handlers, EXCHANGE_LOGGER.level
+    EXCHANGE_LOGGER.handlers = [LineFront(queue, LineWriter(queue, stream, JSONFormatter()))]
+    EXCHANGE_LOGGER.setLevel(logging.INFO)
+    try:
+        yield queue
+    finally:
+        EXCHANGE_LOGGER.handlers = before
+        EXCHANGE_LOGGER.setLevel(level)
+        queue.stop(WAIT)
+
+
+def test_lines_that_do_not_fit_are_dropped_and_counted() -> None:
+    stream = io.StringIO()
+    with lines_to(stream, capacity=3) as queue:
+        queue._thread = threading.Thread()  # not started: nobody takes anything
+        for _ in range(5):
+            emit(exchange())
+        assert queue.dropped == 2
+        queue._start()
+        queue.stop(WAIT)
+        emit(exchange())
+        assert queue.dropped == 3  # after the end
+    assert stream.getvalue().count("\n") == 3
+
+
+def test_what_cannot_be_a_line_is_counted_and_harms_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with lines_to(stream) as queue:
+        emit(exchange(attempts=[{}]))
+        emit(exchange())
+        assert queue.dropped == 1
+    assert stream.getvalue().count("\n") == 1
+    assert "LineWriter failed" in capfd.readouterr().err
+
+
+def test_lines_of_a_thread_that_is_stuck_are_counted_at_the_end() -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    class Held(io.StringIO):
+        def write(self, text: str) -> int:
+            entered.set()
+            gate.wait(WAIT)
+            return super().write(text)
+
+    with lines_to(Held()) as queue:
+        emit(exchange())
+        assert entered.wait(WAIT)
+        for _ in range(3):
+            emit(exchange())
+        queue.stop(0.01)
+        assert queue.dropped == 3  # one is being written
+        gate.set()
+
+
+def test_who_listens_beside_the_default_gets_a_record_and_it_the_same_line(catcher: Catcher) -> None:
+    stream = io.StringIO()
+    with lines_to(stream):
+        emit(exchange())
+        EXCHANGE_LOGGER.addHandler(catcher)
+        emit(exchange())
+    one, other = stream.getvalue().splitlines()
+    assert one == other == JSONFormatter().format(catcher.records[0])
+
+
+def test_a_forked_writer_begins_anew() -> None:
+    stream = io.StringIO()
+    with lines_to(stream) as queue:
+        queue._thread = threading.Thread()  # not started
+        emit(exchange())
+        queue.forked()
+        emit(exchange(id="pt-child"))
+    assert [strict(line)["id"] for line in stream.getvalue().splitlines()] == ["pt-child"]
+
+
 def test_a_stuck_handler_holds_up_the_end_for_its_patience_only() -> None:
     handler, queue = Stuck(), LogQueue()
     for _ in range(3):
@@ -515,7 +658,8 @@ def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
 START = """
 import os, sys
 from relay.config import LoggingSettings
-from relay.record.log import ExchangeRecord, emit, setup_logging
+from relay.record.lines import ExchangeRecord
+from relay.record.log import emit, setup_logging
 stopper = setup_logging(LoggingSettings())
 """
 

@@ -23,7 +23,8 @@ import yaml
 from relay.config import LoggingSettings
 from relay.record.genai import genai_attributes
 from relay.record.handlers import Failures, GenAIHandler, WebhookHandler, journal_field
-from relay.record.log import EXCHANGE_LOGGER, FIELDS, ExchangeRecord, emit, setup_logging
+from relay.record.lines import FIELDS, ExchangeRecord
+from relay.record.log import EXCHANGE_LOGGER, emit, setup_logging
 from relay.record.logqueue import LogQueue, QueueFront
 from relay.record.usage import NAMES, UNMETERED, Usage
 

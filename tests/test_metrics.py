@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.record import metrics as room
 from relay.record import vitals as vitals_room
-from relay.record.log import ExchangeRecord
+from relay.record.lines import ExchangeRecord
 from relay.record.metrics import SECONDS, Gauge, ProxyMetrics, Registry, exposition, observe
 from relay.record.usage import UNMETERED, Usage
 from relay.record.vitals import VITALS, read_vitals

@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from relay.config import LoggingSettings
 from relay.errors import ConfigError
-from relay.record.log import ExchangeRecord
+from relay.record.lines import ExchangeRecord
 from relay.record.spans import Tracing, open_tracing
 from relay.record.usage import Usage
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from relay.record.log import Attempt
+    from relay.record.lines import Attempt
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01".encode()

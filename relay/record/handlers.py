@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .genai import genai_attributes
-from .log import EXCHANGE, FIELDS, JSONFormatter, encode
+from .lines import EXCHANGE, FIELDS, JSONFormatter, encode
 from .logqueue import BatchHandler
 
 if TYPE_CHECKING:

@@ -14,14 +14,15 @@ import stat
 import sys
 import threading
 import weakref
+from collections import deque
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import TextIO
 
-    Item = tuple[Sequence[logging.Handler], logging.LogRecord]
+    Item = tuple[Sequence[logging.Handler], logging.LogRecord] | tuple["LineWriter", None]
 
 CAPACITY = 4096  # records; some 10 MB when a handler is stuck
 BATCH = 512
@@ -38,27 +39,62 @@ class LogQueue:
         self._records: SimpleQueue[Item | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
+        self._is_closed = False
+        self._writers: list[LineWriter] = []
         _queues.add(self)
+
+    def adopt(self, writer: LineWriter) -> None:
+        """Look after the lines that wait with this writer."""
+        self._writers.append(writer)
 
     def put(self, handlers: Sequence[logging.Handler], record: logging.LogRecord) -> None:
         """Queue a record, or drop and count it. Never waits."""
-        if self._records.qsize() >= self.capacity or self._ending.is_set():
+        if self._records.qsize() >= self.capacity or self._is_closed:
             self.dropped += 1
             return
-        self._records.put((handlers, record))
+        self._put((handlers, record))
+
+    def put_line(self, writer: LineWriter, line: str) -> None:
+        """Queue a record that is a line already, or drop and count it.
+
+        Lines wait with their writer, and only the first of a batch is told to the thread.
+        """
+        waiting = writer.waiting
+        if len(waiting) >= self.capacity or self._is_closed:
+            self.dropped += 1
+            return
+        waiting.append(line)
+        if not writer.told:
+            writer.told = True
+            self._put((writer, None))
+
+    def _put(self, item: Item) -> None:
+        self._records.put(item)
         if self._thread is None:
             self._start()
 
     def stop(self, patience: float) -> None:
         """Hand out what is queued, for at most ``patience`` seconds; what is left then is dropped and counted."""
         thread = self._thread
+        self._is_closed = True
         self._ending.set()
         self._records.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(patience)
             if thread.is_alive():
-                self.dropped += self._records.qsize()
+                self._abandon()
         self._thread = None
+
+    def _abandon(self) -> None:
+        """Drop what the thread has not taken yet."""
+        with contextlib.suppress(Empty):
+            while True:
+                item = self._records.get_nowait()
+                self.dropped += item is not None and item[1] is not None
+        for writer in self._writers:
+            self.dropped += len(writer.waiting)
+            writer.waiting.clear()
+        self._records.put(None)
 
     def count_failure(self, handler: logging.Handler, number: int = 1) -> None:
         """A handler could not do its work: counted, and said once on stderr, without a traceback."""
@@ -72,8 +108,12 @@ class LogQueue:
         """Begin anew in a child: what was queued is the parent's to write, and the thread did not come along."""
         self._records = SimpleQueue()
         self._ending = threading.Event()
+        self._is_closed = False
         self._thread = None
         self.dropped = 0
+        for writer in self._writers:
+            writer.waiting.clear()
+            writer.told = False
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="passthrough-log", daemon=True)
@@ -94,13 +134,14 @@ class LogQueue:
 
     def _hand_out(self, batch: list[Item]) -> None:
         writers: dict[BatchHandler, None] = {}
-        for handlers, record in batch:
-            for handler in handlers:
-                try:
-                    if record.levelno >= handler.level:
-                        handler.handle(record)
-                except Exception:  # noqa: BLE001 - whatever a handler does, the next record has its turn
-                    self.count_failure(handler)
+        for to, record in batch:
+            if record is None:
+                lines = cast("LineWriter", to)
+                lines.take_waiting()
+                writers[lines] = None
+                continue
+            for handler in cast("Sequence[logging.Handler]", to):
+                self._hand(handler, record)
                 if isinstance(handler, BatchHandler):
                     writers[handler] = None
         for writer in writers:
@@ -108,6 +149,13 @@ class LogQueue:
                 writer.write_out()
             except Exception:  # noqa: BLE001 - as above
                 self.count_failure(writer)
+
+    def _hand(self, handler: logging.Handler, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+        except Exception:  # noqa: BLE001 - whatever a handler does, the next record has its turn
+            self.count_failure(handler)
 
 
 _queues: weakref.WeakSet[LogQueue] = weakref.WeakSet()
@@ -163,7 +211,10 @@ class LineWriter(BatchHandler):
     def __init__(self, queue: LogQueue, stream: TextIO, formatter: logging.Formatter) -> None:
         super().__init__()
         self.formatter = formatter
+        self.waiting: deque[str] = deque()  # lines that were made already
+        self.told = False  # the thread knows of them, or will look once more
         self._queue = queue
+        queue.adopt(self)
         self._stream = stream
         self._descriptor: int | None = None
         self._is_file = True
@@ -171,6 +222,12 @@ class LineWriter(BatchHandler):
             stream.flush()
             self._descriptor = stream.fileno()
             self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+
+    def take_waiting(self) -> None:
+        """Take the lines that wait into this batch. Those that come from now on are told of again."""
+        self.told = False
+        waiting = self.waiting
+        self.lines += [waiting.popleft() for _ in range(len(waiting))]
 
     def write_out(self) -> None:
         """Write the lines of this batch; they are counted as dropped where that fails."""

@@ -16,7 +16,7 @@ from .vitals import VITALS, read_vitals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .log import ExchangeRecord
+    from .lines import ExchangeRecord
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 MOST_CHILDREN = 1000

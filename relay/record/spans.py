@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..config import LoggingSettings
     from ..errors import Fields
-    from .log import Attempt, ExchangeRecord
+    from .lines import Attempt, ExchangeRecord
 
 STOP_SECONDS = 2.0  # for spans that a collector has not taken yet; as for log records
 LEAST_CLIENT_ERROR, LEAST_SERVER_ERROR = 400, 500

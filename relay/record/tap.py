@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .finders import USAGE, IdFinder, UsageFinder
@@ -88,6 +89,15 @@ def shorten(event: bytes) -> bytes:
     return event if len(event) <= LARGEST_EVENT else event[:EVENT_HEAD] + event[-EVENT_TAIL:]
 
 
+@lru_cache(maxsize=64)
+def read_form(content_type: bytes, content_encoding: bytes) -> tuple[bool, bool, bool]:
+    """What two field values say of content: whether it can be read at all, is a stream of events, and is packed."""
+    media, coding = content_type.partition(b";")[0].strip().lower(), content_encoding.strip().lower()
+    packed = coding in CODINGS
+    readable = (media in WATCHED or media.endswith(b"+json")) and (packed or coding in PLAIN)
+    return readable, media == b"text/event-stream", packed
+
+
 class ResponseTap:
     """Watch one answer's content.
 
@@ -105,16 +115,11 @@ class ResponseTap:
         self._meter = UsageFinder(images=images) if metered else None
         self._ids = IdFinder(pointers) if pointers.children else None
         self._images = images and metered
-        self._splitter = SSESplitter()
-        media = content_type.partition(b";")[0].strip().lower()
-        self._look: Callable[[bytes], Pairs] = self._events if media == b"text/event-stream" else self._document
-        coding = content_encoding.strip().lower()
-        self._inflater = Inflater() if coding in CODINGS else None
-        self.watching = (
-            (self._meter is not None or self._ids is not None)
-            and (media in WATCHED or media.endswith(b"+json"))
-            and (self._inflater is not None or coding in PLAIN)
-        )
+        readable, stream, packed = read_form(content_type, content_encoding)
+        self._splitter = SSESplitter() if stream else None
+        self._look: Callable[[bytes], Pairs] = self._events if stream else self._document
+        self._inflater = Inflater() if packed else None
+        self.watching = readable and (self._meter is not None or self._ids is not None)
 
     @property
     def usage(self) -> Usage | None:
@@ -149,6 +154,8 @@ class ResponseTap:
         if not self.watching:
             return []
         self.watching = False
+        if self._splitter is None:
+            return []
         try:
             return [pair for event in self._splitter.finish() for pair in self._event(event)]
         except Exception:  # noqa: BLE001 - as in feed
@@ -161,9 +168,11 @@ class ResponseTap:
 
     def _events(self, data: bytes) -> Pairs:
         """Whole events that show nothing, as nearly all do, are not even cut apart."""
-        if self._is_dull(data) and self._splitter.at_boundary and data.endswith(b"\n\n"):
+        splitter = self._splitter
+        assert splitter is not None, "a stream has one"
+        if self._is_dull(data) and splitter.at_boundary and data.endswith(b"\n\n"):
             return []
-        return [pair for event in self._splitter.feed(data) for pair in self._event(event)]
+        return [pair for event in splitter.feed(data) for pair in self._event(event)]
 
     def _is_dull(self, data: bytes) -> bool:
         return (

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 UNMETERED = "unmetered"  # the record's word for an answer that should have said what it used, and did not
 LARGEST = 1 << 53  # what JSON's numbers carry exactly; a count beyond it is no count
@@ -56,23 +56,23 @@ def read_usage(value: Any) -> Usage | None:
     if value.get("type") == "duration":
         seconds = _seconds(value.get("seconds"))
         return None if seconds is None else Usage(seconds=seconds)
-    entered = _first(value, ("input_tokens", "prompt_tokens"))
-    left = _first(value, ("output_tokens", "completion_tokens"))
+    entered = _first(value, "input_tokens", "prompt_tokens")
+    left = _first(value, "output_tokens", "completion_tokens")
     if entered is None and left is None:
         return None
+    usage = Usage(entered or 0, output_tokens=left or 0)
     before = _details(value, ("input_tokens_details", "prompt_tokens_details", "input_token_details"))
+    if before is not None:
+        usage.cached_tokens = _count(before, "cached_tokens") or 0
+        usage.cache_write_tokens = _count(before, "cache_write_tokens") or 0
+        usage.input_audio_tokens = _count(before, "audio_tokens") or 0
+        usage.input_image_tokens = _count(before, "image_tokens") or 0
     after = _details(value, ("output_tokens_details", "completion_tokens_details", "output_token_details"))
-    return Usage(
-        entered or 0,
-        _count(before, "cached_tokens") or 0,
-        _count(before, "cache_write_tokens") or 0,
-        _count(before, "audio_tokens") or 0,
-        _count(before, "image_tokens") or 0,
-        left or 0,
-        _count(after, "reasoning_tokens") or 0,
-        _count(after, "audio_tokens") or 0,
-        _count(after, "image_tokens") or 0,
-    )
+    if after is not None:
+        usage.reasoning_tokens = _count(after, "reasoning_tokens") or 0
+        usage.output_audio_tokens = _count(after, "audio_tokens") or 0
+        usage.output_image_tokens = _count(after, "image_tokens") or 0
+    return usage
 
 
 def total(one: Usage | None, other: Usage) -> Usage:
@@ -94,20 +94,17 @@ def _count(value: dict[str, Any], name: str) -> int | None:
     return number if type(number) is int and 0 <= number < LARGEST else None
 
 
-def _first(value: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    for name in names:
-        number = _count(value, name)
-        if number is not None:
-            return number
-    return None
+def _first(value: dict[str, Any], name: str, other: str) -> int | None:
+    number = _count(value, name)
+    return _count(value, other) if number is None else number
 
 
-def _details(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _details(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:
     for name in names:
         details = value.get(name)
         if isinstance(details, dict):
             return details
-    return {}
+    return None
 
 
 def _seconds(value: Any) -> Decimal | None:
@@ -120,18 +117,18 @@ def _seconds(value: Any) -> Decimal | None:
 
 
 # LiteLLM's price names. A part that has no price of its own costs what its whole does.
-INPUT = "input_cost_per_token"
+INPUT = ("input_cost_per_token",)
 INPUT_PARTS = (
-    ("cached_tokens", "cache_read_input_token_cost"),
-    ("cache_write_tokens", "cache_creation_input_token_cost"),
-    ("input_audio_tokens", "input_cost_per_audio_token"),
-    ("input_image_tokens", "input_cost_per_image_token"),
+    ("cached_tokens", ("cache_read_input_token_cost", *INPUT)),
+    ("cache_write_tokens", ("cache_creation_input_token_cost", *INPUT)),
+    ("input_audio_tokens", ("input_cost_per_audio_token", *INPUT)),
+    ("input_image_tokens", ("input_cost_per_image_token", *INPUT)),
 )
-OUTPUT = "output_cost_per_token"
+OUTPUT = ("output_cost_per_token",)
 OUTPUT_PARTS = (
-    ("reasoning_tokens", "output_cost_per_reasoning_token"),
-    ("output_audio_tokens", "output_cost_per_audio_token"),
-    ("output_image_tokens", "output_cost_per_image_token"),
+    ("reasoning_tokens", ("output_cost_per_reasoning_token", *OUTPUT)),
+    ("output_audio_tokens", ("output_cost_per_audio_token", *OUTPUT)),
+    ("output_image_tokens", ("output_cost_per_image_token", *OUTPUT)),
 )
 # LiteLLM gives one price (whisper's second, an image) under several names: the first that is there counts, no sum.
 PER_IMAGE = ("output_cost_per_image", "input_cost_per_image")
@@ -141,16 +138,16 @@ PER_SECOND = (
     "input_cost_per_audio_per_second",
     "output_cost_per_audio_per_second",
 )
-PER_CHARACTER = "input_cost_per_character"
+PER_CHARACTER = ("input_cost_per_character",)
 NAMES = frozenset(
-    {INPUT, OUTPUT, PER_CHARACTER, *PER_IMAGE, *PER_SECOND}
-    | {name for _, name in INPUT_PARTS}
-    | {name for _, name in OUTPUT_PARTS}
+    {*INPUT, *OUTPUT, *PER_CHARACTER, *PER_IMAGE, *PER_SECOND}
+    | {name for _, names in (*INPUT_PARTS, *OUTPUT_PARTS) for name in names}
 )
 # Prices of a service tier, and of prompts beyond so many thousand tokens: the base name with these behind it.
 TIERS = frozenset({"flex", "priority"})
 VARIANT = re.compile(r"(?P<name>\w+?)(?:_above_(?P<thousands>\d{1,6})k_tokens)?(?:_(?:flex|priority))?")
 PLAIN = ("",)
+ZERO = Decimal(0)
 
 
 def is_price(name: str) -> bool:
@@ -161,68 +158,89 @@ def is_price(name: str) -> bool:
 
 def price(usage: Usage, prices: Mapping[str, Decimal]) -> Decimal | None:
     """US dollars for ``usage`` by LiteLLM's price names, exact; None where no price applies."""
-    suffixes = _suffixes(usage, prices)
-    total, charged, owed = Decimal(0), False, False
-    for quantity, names in _quantities(usage, prices):
-        owed = True
-        rate = _rate(prices, names, suffixes)
-        if rate is not None:
-            total += quantity * rate
-            charged = True
-    return total if charged or (prices and not owed) else None
+    return PriceList(prices).price(usage)
 
 
-def _quantities(usage: Usage, prices: Mapping[str, Decimal]) -> Iterator[tuple[Number, tuple[str, ...]]]:
-    """What there is to pay for, none of it zero, with the names of the prices that may apply, the best first."""
-    yield from _parts(usage, usage.input_tokens, INPUT_PARTS, INPUT)
-    if usage.images and any(name in prices for name in PER_IMAGE):  # stands in place of its tokens' prices
-        yield usage.images, PER_IMAGE
-    else:
-        yield from _parts(usage, usage.output_tokens, OUTPUT_PARTS, OUTPUT)
-    if usage.seconds:
-        yield usage.seconds, PER_SECOND
-    if usage.characters:
-        yield usage.characters, (PER_CHARACTER,)
+class PriceList:
+    """The prices of one deployment, by LiteLLM's names."""
+
+    __slots__ = ("_rates", "_thresholds")
+
+    def __init__(self, prices: Mapping[str, Decimal]) -> None:
+        self._rates = dict(prices)
+        matches = [VARIANT.fullmatch(name) for name in self._rates]
+        self._thresholds = sorted({int(match["thousands"]) for match in matches if match and match["thousands"]})
+
+    def price(self, usage: Usage) -> Decimal | None:
+        """US dollars for ``usage``, exact; None where no price applies."""
+        owed = self._quantities(usage)
+        if not owed:
+            return ZERO if self._rates else None
+        rates = self._rates
+        suffixes = self._suffixes(usage)
+        total = None
+        for quantity, names in owed:
+            rate = rates.get(names[0]) if suffixes is PLAIN else None
+            if rate is None:
+                rate = self._rate(names, suffixes)
+            if rate is not None:
+                total = quantity * rate if total is None else total + quantity * rate
+        return total
+
+    def _quantities(self, usage: Usage) -> list[tuple[Number, tuple[str, ...]]]:
+        """What there is to pay for, none of it zero, with the names of the prices that may apply, the best first."""
+        found: list[tuple[Number, tuple[str, ...]]] = []
+        rest = usage.input_tokens
+        if usage.cached_tokens or usage.cache_write_tokens or usage.input_audio_tokens or usage.input_image_tokens:
+            rest = _take_parts(found, usage, rest, INPUT_PARTS)
+        if rest:
+            found.append((rest, INPUT))
+        if usage.images and any(name in self._rates for name in PER_IMAGE):  # stands in place of its tokens' prices
+            found.append((usage.images, PER_IMAGE))
+        else:
+            rest = usage.output_tokens
+            if usage.reasoning_tokens or usage.output_audio_tokens or usage.output_image_tokens:
+                rest = _take_parts(found, usage, rest, OUTPUT_PARTS)
+            if rest:
+                found.append((rest, OUTPUT))
+        if usage.seconds:
+            found.append((usage.seconds, PER_SECOND))
+        if usage.characters:
+            found.append((usage.characters, PER_CHARACTER))
+        return found
+
+    def _rate(self, names: tuple[str, ...], suffixes: tuple[str, ...]) -> Decimal | None:
+        for name in names:
+            for suffix in suffixes:
+                rate = self._rates.get(name + suffix)
+                if rate is not None:
+                    return rate
+        return None
+
+    def _suffixes(self, usage: Usage) -> tuple[str, ...]:
+        """What may stand behind a price's name for this answer, the most particular first, nothing last."""
+        tier = f"_{usage.service_tier}" if usage.service_tier in TIERS else ""
+        above = self._passed_threshold(usage) if self._thresholds else ""
+        if not tier and not above:
+            return PLAIN
+        return tuple(dict.fromkeys((above + tier, above, tier, "")))
+
+    def _passed_threshold(self, usage: Usage) -> str:
+        """``_above_200k_tokens`` where the prompt is beyond it, by the highest threshold that the prices know."""
+        passed = [thousands for thousands in self._thresholds if thousands * 1000 < usage.input_tokens]
+        return f"_above_{passed[-1]}k_tokens" if passed else ""
 
 
-def _parts(
-    usage: Usage, whole: int, parts: tuple[tuple[str, str], ...], name: str
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Cut ``whole`` into its parts. Parts that overlap (cached audio) are never paid for twice."""
-    for attribute, own in parts:
+def _take_parts(
+    found: list[tuple[Number, tuple[str, ...]]],
+    usage: Usage,
+    whole: int,
+    parts: tuple[tuple[str, tuple[str, ...]], ...],
+) -> int:
+    """Cut its parts off ``whole``; what is left of it. Parts that overlap (cached audio) are never paid for twice."""
+    for attribute, names in parts:
         quantity = min(getattr(usage, attribute), whole)
         if quantity:
             whole -= quantity
-            yield quantity, (own, name)
-    if whole:
-        yield whole, (name,)
-
-
-def _rate(prices: Mapping[str, Decimal], names: tuple[str, ...], suffixes: tuple[str, ...]) -> Decimal | None:
-    for name in names:
-        for suffix in suffixes:
-            rate = prices.get(name + suffix)
-            if rate is not None:
-                return rate
-    return None
-
-
-def _suffixes(usage: Usage, prices: Mapping[str, Decimal]) -> tuple[str, ...]:
-    """What may stand behind a price's name for this answer, the most particular first, nothing last."""
-    tier = f"_{usage.service_tier}" if usage.service_tier in TIERS else ""
-    above = _passed_threshold(usage, prices)
-    if not tier and not above:
-        return PLAIN
-    return tuple(dict.fromkeys((above + tier, above, tier, "")))
-
-
-def _passed_threshold(usage: Usage, prices: Mapping[str, Decimal]) -> str:
-    """``_above_200k_tokens`` where the prompt is beyond it, by the highest threshold that the prices know."""
-    passed = 0
-    for name in prices:
-        if "_above_" in name:
-            match = VARIANT.fullmatch(name)
-            thousands = int(match["thousands"] or 0) if match else 0
-            if thousands * 1000 < usage.input_tokens:
-                passed = max(passed, thousands)
-    return f"_above_{passed}k_tokens" if passed else ""
+            found.append((quantity, names))
+    return whole

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
 from ..errors import ClientGone, ClientTooSlow, Fields, ProxyError
-from ..record.log import ExchangeRecord
+from ..record.lines import ExchangeRecord
 from .body import RequestBody
 from .connection import PeerGone, Silent
 from .fields import RequestHead, field_lines
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
-    from ..config import Config
+    from ..config import Config, Deployment
     from ..record.spans import ExchangeSpan
     from .http1 import Event, HTTP1Connection
 
@@ -85,6 +85,7 @@ class Exchange:
         "head",
         "id",
         "is_local",
+        "paid_to",
         "record",
         "span",
         "started",
@@ -103,6 +104,7 @@ class Exchange:
         self.is_local = False  # one of our own pages: no record
         self.started = asyncio.get_running_loop().time()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
+        self.paid_to: Deployment | None = None  # whose prices hold for what was used
         self.span: ExchangeSpan | None = None  # where the file asks for spans
 
     def begin(self, head: RequestHead) -> None:
