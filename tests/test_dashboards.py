@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from relay.record.metrics import Histogram, ProxyMetrics
+from tests.harness import POST_CHAT, config_over, deployment, get, proxy_over
+from tests.scripted import ScriptedUpstream
 
 DASHBOARDS = Path(__file__).parent.parent / "docs" / "dashboards"
 METRICS = ProxyMetrics("1")
@@ -100,3 +104,30 @@ def test_a_wrong_name_would_be_noticed() -> None:
         except AssertionError:
             continue
         raise AssertionError(wrong)
+
+
+async def test_what_they_ask_for_comes_out_of_a_running_proxy() -> None:
+    """Each metric that a panel or a rule names has a sample with the labels that it is matched and grouped by."""
+    upstream = ScriptedUpstream()
+    await upstream.start()
+    upstream.says(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-ratelimit-limit-tokens: 1000\r\n"
+        b"x-ratelimit-remaining-tokens: 900\r\nx-ratelimit-reset-tokens: 6s\r\nContent-Length: 54\r\n\r\n"
+        b'{"usage":{"prompt_tokens":1000,"completion_tokens":7}}'
+    )
+    prices = (("input_cost_per_token", Decimal("0.001")),)
+    async with proxy_over(config_over(deployment("a", upstream.port, prices=prices))) as proxy:
+        await proxy.exchange(POST_CHAT)
+        await proxy.record()
+        text = (await proxy.exchange(get("/metrics"))).partition(b"\r\n\r\n")[2].decode()
+    await upstream.close()
+    shown: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            shown.setdefault(sample.name, set()).update(sample.labels, ADDED_BY_SCRAPING)
+    expressions = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+    (group,) = yaml.safe_load((DASHBOARDS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    for expression in [*expressions, *(rule["expr"] for rule in group["rules"])]:
+        matched, grouped = names_and_labels(expression)
+        for name, labels in matched.items():
+            assert labels | grouped <= shown[name], expression

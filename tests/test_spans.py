@@ -23,7 +23,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from relay.config import LoggingSettings
 from relay.errors import ConfigError
+from relay.record.genai import genai_attributes
 from relay.record.lines import ExchangeRecord
+from relay.record.log import record_fields
 from relay.record.spans import Tracing, open_tracing
 from relay.record.usage import Usage
 
@@ -162,6 +164,11 @@ def test_names_and_failures(bench: Bench, changes: dict[str, Any], name: str, fa
     assert span.name == name
     assert (span.status.status_code is StatusCode.ERROR) is failed
     assert span.status.description == changes.get("error")
+
+
+def test_a_model_that_is_no_text_can_be_sent_all_the_same() -> None:
+    values = record_fields(exchange(model="m\ud800é"), "/")
+    assert genai_attributes(values)["gen_ai.request.model"] == "m?é"
 
 
 @pytest.mark.parametrize(

@@ -79,5 +79,9 @@ def genai_attributes(values: Mapping[str, Any]) -> Attributes:
 
 
 def _add(found: Attributes, name: str, value: Any) -> None:
+    if isinstance(value, Decimal):
+        value = float(value)
+    elif isinstance(value, str) and not value.isascii():
+        value = value.encode("utf-8", "replace").decode()  # a lone surrogate would cost the exporter its whole batch
     if value is not None:
-        found[name] = float(value) if isinstance(value, Decimal) else value
+        found[name] = value
