@@ -400,7 +400,7 @@ CODED = [
 
 
 @pytest.mark.parametrize("cut", [0, 1, 700])
-@pytest.mark.parametrize(("coding", "kind", "content"), CODED)
+@pytest.mark.parametrize(("coding", "kind", "content"), CODED, ids=[f"coded-{number}" for number in range(len(CODED))])
 async def test_coded_responses_stay_as_they_are(
     wire: Wire, coding: bytes, kind: bytes, content: bytes, cut: int
 ) -> None:
