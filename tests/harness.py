@@ -90,8 +90,14 @@ class Proxy:
     def __init__(self, worker: Worker, port: int) -> None:
         self.worker = worker
         self.port = port
-        self.records: list[logging.LogRecord] = []
+        self._records: list[logging.LogRecord] = []
         self.settled = asyncio.Event()
+
+    @property
+    def records(self) -> list[logging.LogRecord]:
+        """The records of the exchanges that are over. The proxy makes them in batches; those at hand are asked for."""
+        self.worker.recorder.flush()
+        return self._records
 
     @property
     def base_url(self) -> str:
@@ -132,7 +138,7 @@ class Catcher(logging.Handler):
         self.proxy = proxy
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.proxy.records.append(record)
+        self.proxy._records.append(record)
         self.proxy.settled.set()
 
 
