@@ -16,7 +16,7 @@ from .framing import END, NEED_DATA, Extent
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from ..config import Config
     from ..subjects.inspection import Found
@@ -66,7 +66,6 @@ class RequestBody:
         "ended_at",
         "length",
         "model",
-        "sent",
     )
 
     def __init__(self, connection: HTTP1Connection, head: RequestHead, config: Config) -> None:
@@ -77,7 +76,6 @@ class RequestBody:
         self.count = 0  # bytes of content read from the client
         self.ended = False
         self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
-        self.sent = False  # bytes went to a deployment that cannot be taken back from the client
         self.model: str | None = None  # what the content's model is replaced by
         self._held = Spool(config.limits.inspection_bytes)
         self._holding = True
@@ -239,10 +237,6 @@ class RequestBody:
             self._peek.finish()
             if self._peek.splices(self.model, self._at) != self._splices:
                 raise BadRequest(TOO_LATE)
-
-    def pieces(self) -> Iterator[bytes]:
-        """What is held of the content, as the client sent it."""
-        return self._held.pieces()
 
     def close(self) -> None:
         """Let go of everything held."""
