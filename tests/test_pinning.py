@@ -108,7 +108,7 @@ async def test_no_request_goes_to_a_wrong_scope(estate: Estate, tmp_path: Path) 
     assert len({heard.key for heard in estate.demo.requests}) == len(walks.PROJECTS)
 
 
-async def test_nor_over_a_restart_nor_over_two_processes_that_share_the_file(estate: Estate, tmp_path: Path) -> None:
+async def test_nor_over_a_restart_nor_over_two_workers_that_share_the_file(estate: Estate, tmp_path: Path) -> None:
     config = estate.config(str(tmp_path / "ids.db"))
     walkers = walks.walkers(estate)
     for count in (1, 2):
