@@ -15,6 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Any, cast
 
 from .hangup import hangup_watch
+from .waiting import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,8 +148,8 @@ class Connection(asyncio.Protocol):
 
     async def readable(self) -> None:
         """Wait until there is something new to poll for: bytes, an end, a deadline."""
-        waiter = self._loop.create_future()
-        self.on_readable = wake = lambda: None if waiter.done() else waiter.set_result(None)
+        waiter = Waiter(self._loop)
+        self.on_readable = wake = waiter.wake
         try:
             await waiter
         finally:

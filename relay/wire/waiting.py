@@ -1,0 +1,70 @@
+"""A wait that is over within the callback that ends it.
+
+A future of asyncio's lets its task go on in the next turn of the loop, which takes a handle, a place in the queue, and
+often one more look at the selector. An exchange waits twice or three times, for some bytes each, and the callback that
+brings them has nothing else to do: so whoever waits here goes on inside ``wake``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from contextvars import Context
+
+
+class Waiter:
+    """One wait of one task: awaited once, ended by ``wake``. A future as far as a task wants to know one."""
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_done", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False  # by this a task knows what it may wait for
+        self._callback: Callable[[Any], object] | None = None
+        self._context: Context | None = None
+        self._done = False
+        self._cancelled = False
+
+    def wake(self) -> None:
+        """Let the task go on, now; in the next turn of the loop where another task is what calls. Once is enough."""
+        if self._done:
+            return
+        self._done = True
+        if self._callback is None or self._context is None:  # nobody waits yet
+            return
+        if asyncio.current_task(self._loop) is None:
+            self._context.run(self._callback, self)
+        else:
+            self._loop.call_soon(self._callback, self, context=self._context)
+
+    def __await__(self) -> Generator[Waiter, None, None]:
+        if not self._done:
+            self._asyncio_future_blocking = True
+            yield self
+
+    # What a task asks of what it waits for.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop in which it may be awaited."""
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
+        """Take what lets the task go on."""
+        self._callback, self._context = callback, context
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as a future has it
+        """End the wait by CancelledError, in the next turn of the loop: whoever cancels does not expect to be left."""
+        if self._done:
+            return False
+        self._done = self._cancelled = True
+        if self._callback is not None:
+            self._loop.call_soon(self._callback, self, context=self._context)
+        return True
+
+    def result(self) -> None:
+        """Nothing; raises CancelledError where it was cancelled."""
+        if self._cancelled:
+            raise asyncio.CancelledError
