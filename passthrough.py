@@ -286,7 +286,7 @@ class Worker:
         status = head.status
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
-        outcome = read_outcome(head.status, head.fields, content, wall=time.time())
+        outcome = read_outcome(status, head.fields, content, wall=time.time(), memo=head.layout.memo)
         return outcome if request.secret is None else of_client_key(outcome)
 
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:

@@ -9,7 +9,7 @@ import pytest
 from relay.config import Client, Config, Secret
 from relay.errors import InvalidKey
 from relay.wire.auth import authenticate
-from relay.wire.fields import Head
+from relay.wire.heads import Head
 
 CONFIG = Config(groups={}, clients=(Client("master", Secret("sk-1234").digest), Client("other", Secret("sk-2").digest)))
 

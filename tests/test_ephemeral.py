@@ -7,7 +7,7 @@ import pytest
 from relay.answers.ephemeral import HOLDER, EphemeralKey, admit
 from relay.config import Client, Config, Secret
 from relay.errors import InvalidKey
-from relay.wire.fields import RequestHead
+from relay.wire.heads import RequestHead
 from relay.wire.targets import Target
 
 CONFIG = Config(

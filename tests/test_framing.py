@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import ProxyError
-from relay.wire.fields import Head, check_framing, check_host, parse_request_head, parse_response_head
+from relay.wire.fields import check_framing, check_host, parse_request_head, parse_response_head
 from relay.wire.framing import (
     END,
     NEED_DATA,
@@ -26,6 +26,7 @@ from relay.wire.framing import (
     request_framing,
     response_framing,
 )
+from relay.wire.heads import Head
 
 GENERATED = int(os.environ.get("GENERATED_HEADS", "20000"))  # half of them requests; 100,000 take half a minute
 CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import BadRequest
-from relay.wire.fields import RequestHead, ResponseHead, outbound_lines
+from relay.wire.fields import outbound_lines
 from relay.wire.handshake import (
     WrongVersion,
     accept_for,
@@ -15,6 +15,7 @@ from relay.wire.handshake import (
     grants_plainly,
     grants_websocket,
 )
+from relay.wire.heads import RequestHead, ResponseHead
 
 KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 §1.3
 SWITCH = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]

@@ -11,8 +11,8 @@ import pytest
 from relay.config import Limits
 from relay.errors import BadRequest, HeadTooLarge, TargetTooLong
 from relay.wire.connection import HIGH_WATER, PeerGone, Silent
-from relay.wire.fields import RequestHead, ResponseHead
 from relay.wire.framing import END, NEED_DATA, Extent
+from relay.wire.heads import RequestHead, ResponseHead
 from relay.wire.http1 import HTTP1Connection, MessageError, Role
 
 if TYPE_CHECKING:

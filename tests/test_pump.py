@@ -10,8 +10,8 @@ import pytest
 
 from relay.config import Limits
 from relay.wire.connection import PeerGone, Silent
-from relay.wire.fields import RequestHead
 from relay.wire.framing import Extent
+from relay.wire.heads import RequestHead
 from relay.wire.http1 import HTTP1Connection, Role
 from relay.wire.pump import BodyRelay, Tunnel
 

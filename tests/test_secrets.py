@@ -17,7 +17,7 @@ import pytest
 from relay.config import Client, Config, Listener, LoggingSettings, Secret
 from relay.errors import InvalidKey
 from relay.wire.auth import authenticate
-from relay.wire.fields import Head
+from relay.wire.heads import Head
 from tests.harness import KEY, OK, PATIENCE, config_over, deployment, get, post, proxy_for, proxy_over, with_limits
 from tests.processes import running
 from tests.scripted import ScriptedUpstream

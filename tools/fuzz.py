@@ -34,7 +34,7 @@ from tests.corpus import cases
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from relay.wire.fields import Head, RequestHead
+    from relay.wire.heads import Head, RequestHead
 
 FIELDS, TARGET_BYTES, HEAD_BYTES = 100, 16 << 10, 1 << 30
 TYPE = b"multipart/form-data; boundary=b"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..scopes.affinity import AffinityStore
     from ..wire.classification import Request
     from ..wire.downstream import Exchange
-    from ..wire.fields import ResponseHead
+    from ..wire.heads import ResponseHead
     from .responses_socket import Namer, ResponsesSocket
 
     Used = Callable[[Exchange, Usage | str | None, Deployment], None]

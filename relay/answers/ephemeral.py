@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Config
-    from ..wire.fields import RequestHead
+    from ..wire.heads import RequestHead
     from ..wire.targets import Target
 
 PREFIX = b"ek_"

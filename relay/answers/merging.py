@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..scopes.pinning import Pinning
     from ..subjects.subject import Resource
     from ..wire.downstream import Exchange
-    from ..wire.fields import ResponseHead
+    from ..wire.heads import ResponseHead
 
 MOST_PLACES = 4096  # pages whose end is remembered
 LARGEST_PAGE = 64 << 20  # bytes; 10,000 files are some 3 MB

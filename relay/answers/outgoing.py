@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..subjects.subject import Subject
     from ..wire.classification import Request
     from ..wire.downstream import Exchange
-    from ..wire.fields import ResponseHead
+    from ..wire.heads import ResponseHead
 
 NO_EXTENSIONS = frozenset({b"sec-websocket-extensions"})  # of frames that we read
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..record.lines import Attempt
     from ..record.spans import Tracing
     from ..wire.downstream import Exchange
-    from ..wire.fields import ResponseHead
+    from ..wire.heads import ResponseHead
 
 LEFT = 499  # nginx's status for a client that left before it was answered
 DRAINED = "drained"

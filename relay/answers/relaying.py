@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..reach.upstream import UpstreamResponse
     from ..wire.downstream import Exchange
-    from ..wire.fields import ResponseHead
+    from ..wire.heads import ResponseHead
 
 EVENT_STREAM = b"text/event-stream"
 

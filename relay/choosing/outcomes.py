@@ -149,13 +149,19 @@ _PLAIN = {status: Outcome(Kind.OK, status) for status in range(100, 400)}
 
 
 def read_outcome(
-    status: int, fields: Sequence[tuple[bytes, bytes]], error_body: bytes | None = None, *, wall: float = 0.0
+    status: int,
+    fields: Sequence[tuple[bytes, bytes]],
+    error_body: bytes | None = None,
+    *,
+    wall: float = 0.0,
+    memo: dict[Any, Any] | None = None,
 ) -> Outcome:
     """Read an answer's head, and of an error the first 64 KiB of its content as it came.
 
-    ``wall`` is Unix time, for a ``Retry-After`` that is a date. Figures that cannot be meant are no signal.
+    ``wall`` is Unix time, for a ``Retry-After`` that is a date. ``memo`` is for what follows from the names of the
+    fields alone. Figures that cannot be meant are no signal.
     """
-    signals = _signals(fields)
+    signals = _signals(fields, {} if memo is None else memo)
     if status < 400:  # noqa: PLR2004 - where errors begin
         if not signals:
             return _PLAIN.get(status) or Outcome(Kind.OK, status)
@@ -228,14 +234,15 @@ _DURATION = re.compile(
 _UNITS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
-def _signals(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _signals(fields: Sequence[tuple[bytes, bytes]], memo: dict[Any, Any]) -> dict[bytes, bytes]:
     """The fields that this room reads, by lower-case name."""
-    signals = {}
-    for name, value in fields:
-        lower = name.lower()
-        if lower in _WANTED or lower.startswith(_LIMIT):
-            signals[lower] = value
-    return signals
+    places = memo.get(_signals)
+    if places is None:
+        lower = [name.lower() for name, _ in fields]
+        places = memo[_signals] = [
+            (name, at) for at, name in enumerate(lower) if name in _WANTED or name.startswith(_LIMIT)
+        ]
+    return {name: fields[at][1] for name, at in places} if places else {}
 
 
 def _retry_after(signals: Mapping[bytes, bytes], wall: float) -> float | None:

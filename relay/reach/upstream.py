@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from ..wire.connection import PeerGone, Silent
-from ..wire.fields import RequestHead, ResponseHead, field_lines
+from ..wire.fields import field_lines
 from ..wire.framing import END, Extent
+from ..wire.heads import RequestHead, ResponseHead
 from ..wire.http1 import HTTP1Connection, Role
 from ..wire.news import has_news
 from .dial import dial, named_peer

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..record.finders import Pairs
     from ..record.usage import Usage
     from ..subjects.subject import Resource, Subject
-    from ..wire.fields import RequestHead, ResponseHead
+    from ..wire.heads import RequestHead, ResponseHead
     from .affinity import AffinityStore
 
 NOTHING = Node()

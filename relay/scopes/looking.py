@@ -13,8 +13,9 @@ from ..reach.upstream import StaleConnection
 from ..subjects.resources import retrieve_path
 from ..version import VERSION
 from ..wire.connection import PeerGone, Silent
-from ..wire.fields import RequestHead, field_lines
+from ..wire.fields import field_lines
 from ..wire.framing import Extent
+from ..wire.heads import RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..subjects.inspection import Found
-    from .fields import RequestHead
+    from .heads import RequestHead
     from .http1 import HTTP1Connection
 
 TOO_LATE = "model and target_model_names must stand in the first MiB of a body, before any file."

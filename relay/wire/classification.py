@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..subjects.endpoints import Endpoint
     from ..subjects.inspection import Found
     from .body import RequestBody
-    from .fields import RequestHead
+    from .heads import RequestHead
     from .targets import Target
 
 LONGEST_NAME = 1024  # characters; the router keeps something for thousands of names, and a body has room for a MiB

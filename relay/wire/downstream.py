@@ -12,8 +12,9 @@ from ..errors import ClientGone, ClientTooSlow, Fields, ProxyError
 from ..record.lines import ExchangeRecord
 from .body import RequestBody
 from .connection import PeerGone, Silent
-from .fields import RequestHead, field_lines
+from .fields import field_lines
 from .framing import NEED_DATA, Extent
+from .heads import RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import (
     BadRequest,
@@ -20,9 +20,12 @@ from ..errors import (
     TargetTooLong,
     VersionNotSupported,
 )
+from .heads import Layout, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .heads import Head
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # A method without end would be held wherever something is remembered for it; the longest of IANA's has 17 letters.
@@ -32,18 +35,20 @@ FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
 FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
 OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
 DIGITS = re.compile(rb"[0-9]{1,19}")
+LONGEST_DIGITS = 19  # of a length; fewer are below 2^63 whatever they are
 # A tunnel is nobody's endpoint, and an answer to TRACE shows all that was asked with, the deployment's key too (RFC
 # 9110 §9.3.8). In upper or lower case: some servers take one for the other.
 REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+VERSIONS = {b"0": b"1.0", b"1": b"1.1"}
 LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's counter
 
-# The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
-FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 # RFC 9110 §7.6.1: fields that belong to one connection, named in Connection or not. A trailer section is never
 # forwarded, so neither is the field that announces it.
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
+LENGTH = frozenset({b"content-length"})  # framed anew on every connection
+PLAIN_CONNECTIONS = frozenset({b"", b"keep-alive", b"close"})  # values of Connection that name no other field
 # Naming one of these in Connection must not strip it (hop-by-hop abuse).
 END_TO_END = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"authorization"})
 # SPEC §6: what the proxy writes itself (host, length, credentials), and what would speak for the client elsewhere.
@@ -67,69 +72,6 @@ OUR_PREFIXES = (b"x-litellm-", b"x-passthrough-", b"proxy-", b"x-forwarded-")
 CREDENTIAL_TOKENS = (b"openai-insecure-api-key.", b"openai-organization.", b"openai-project.")
 PROTOCOLS = b"sec-websocket-protocol"
 UNREADABLE_CODINGS = frozenset({b"br", b"zstd", b"*"})  # what the response tap cannot look into; * would allow them
-
-
-class Head:
-    """A start line and a field section. ``fields`` keep order and case; ``get`` reads them by lower-case name.
-
-    ``memo`` is for what follows from the head alone: whoever works that out leaves it there, under a key of its own.
-    """
-
-    __slots__ = ("_index", "fields", "memo", "repeated", "version")
-
-    def __init__(self, version: bytes, fields: Fields) -> None:
-        self.version = version  # b"1.0" or b"1.1"
-        self.fields = fields
-        self.memo: dict[Any, Any] = {}
-        self.repeated: set[bytes] = set()
-        index: dict[bytes, bytes] = {}
-        for name, value in fields:
-            key = name.lower()
-            if key in index:
-                self.repeated.add(key)
-                index[key] += b", " + value  # RFC 9110 §5.2: a combined field value
-            else:
-                index[key] = value
-        self._index = index
-
-    def get(self, name: bytes, default: bytes = b"") -> bytes:
-        """The field's value, repeated lines combined with commas; ``name`` is lower case."""
-        return self._index.get(name, default)
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._index
-
-    @property
-    def framing(self) -> Fields:
-        """The field lines that h11 has to judge, as they came."""
-        return [line for line in self.fields if line[0].lower() in FRAMING]
-
-
-class RequestHead(Head):
-    """A request's head, as a client sent it."""
-
-    __slots__ = ("method", "target")
-
-    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Fields) -> None:
-        super().__init__(version, fields)
-        self.method = method
-        self.target = target
-
-
-class ResponseHead(Head):
-    """A response's head, as an upstream sent it."""
-
-    __slots__ = ("reason", "status")
-
-    def __init__(self, status: int, reason: bytes, version: bytes, fields: Fields) -> None:
-        super().__init__(version, fields)
-        self.status = status
-        self.reason = reason
-
-    @property
-    def is_interim(self) -> bool:
-        """A 1xx other than 101: another head follows (RFC 9110 §15.2)."""
-        return self.status < 200 and self.status != 101  # noqa: PLR2004 - the status codes themselves
 
 
 LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
@@ -158,7 +100,7 @@ def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tu
     head = parse_request_head(raw, most_fields, longest_target)
     if b"content-length" in head:
         length = int(head.get(b"content-length").split(b",")[0])
-    plain = b"content-length" not in head.repeated and (match is not None or length is None)
+    plain = not head.repeats(b"content-length") and (match is not None or length is None)
     head = RequestHead(head.method, head.target, head.version, [line for line in head.fields if not is_length(line[0])])
     if plain and len(raw) <= LONGEST_KNOWN_HEAD:
         if len(_known_heads) >= MOST_KNOWN_HEADS:
@@ -180,7 +122,7 @@ def parse_request_head(raw: bytes, most_fields: int, longest_target: int) -> Req
     method, target, minor = start.groups()
     if len(target) > longest_target:
         raise TargetTooLong(f"The request target is longer than {longest_target} bytes.")
-    head = RequestHead(method, target, b"1." + minor, parse_fields(raw, start.end(), most_fields))
+    head = RequestHead(method, target, VERSIONS[minor], parse_fields(raw, start.end(), most_fields))
     check_target(target)
     if method.upper() in REFUSED_METHODS:
         raise BadRequest(f"{method.upper().decode('ascii')} is refused here.")
@@ -195,9 +137,15 @@ def parse_response_head(raw: bytes, most_fields: int) -> ResponseHead:
     if start is None:
         raise BadRequest("The status line is malformed.")
     minor, status, reason = start.groups()
-    head = ResponseHead(int(status), reason or b"", b"1." + minor, parse_fields(raw, start.end(), most_fields))
+    fields = parse_fields(raw, start.end(), most_fields)
+    names = tuple([name for name, _ in fields])
+    layout = recall_layout(names) if len(raw) <= LONGEST_KNOWN_HEAD else None
+    head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, layout)
     check_framing(head)
     return head
+
+
+recall_layout = lru_cache(maxsize=1024)(Layout)
 
 
 def parse_fields(raw: bytes, start: int, most: int) -> Fields:
@@ -208,7 +156,9 @@ def parse_fields(raw: bytes, start: int, most: int) -> Fields:
     fields: Fields = FIELD_LINE.findall(raw, start, end)
     if len(fields) > most:
         raise HeadTooLarge(f"The head has more than {most} field lines.")
-    return [(name, value.rstrip(b" \t")) if value[-1:] in b" \t" else (name, value) for name, value in fields]
+    if raw.find(b" \r\n", start) >= 0 or raw.find(b"\t\r\n", start) >= 0:
+        return [(name, value.rstrip(b" \t")) for name, value in fields]
+    return fields
 
 
 def refused_request_line(raw: bytes) -> ProxyError:
@@ -268,6 +218,8 @@ def check_framing(head: Head) -> None:
 
 def check_lengths(value: bytes) -> None:
     """One length, or several that agree, of digits alone and below 2^63 (RFC 9110 §8.6)."""
+    if value.isdigit() and len(value) < LONGEST_DIGITS:
+        return
     lengths = {length.strip(b" \t") for length in value.split(b",")}
     if len(lengths) > 1:
         raise BadRequest("Content-Length is given twice, with different values.")
@@ -278,9 +230,9 @@ def check_lengths(value: bytes) -> None:
 
 def check_host(head: RequestHead) -> None:
     """RFC 9112 §3.2: exactly one Host under 1.1; and one credential, not two to choose from."""
-    if b"host" in head.repeated or (b"host" not in head and head.version == b"1.1"):
+    if head.repeats(b"host") or (b"host" not in head and head.version == b"1.1"):
         raise BadRequest("A request needs exactly one Host field line.")
-    if b"authorization" in head.repeated:
+    if head.repeats(b"authorization"):
         raise BadRequest("Authorization is given twice.")
 
 
@@ -308,11 +260,10 @@ def _is_ours(name: bytes) -> bool:
     return plain in OURS or plain in HOP_BY_HOP or plain.startswith(OUR_PREFIXES)
 
 
-@lru_cache(maxsize=4096)
 def is_hop_by_hop(name: bytes) -> bool:
     """Whether a response's field belongs to the upstream's connection, framing included."""
     plain = name.lower()
-    return plain in HOP_BY_HOP or plain == b"content-length"
+    return plain in HOP_BY_HOP or plain in LENGTH
 
 
 def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -349,11 +300,14 @@ def make_outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readab
 
 def inbound_lines(head: ResponseHead) -> bytes:
     """The response's field lines that the client gets as they are."""
-    dropped = connection_options(head) - END_TO_END
-    lines = [line for line in head.fields if not is_hop_by_hop(line[0])]
-    if dropped:
-        lines = [line for line in lines if line[0].lower() not in dropped]
-    return field_lines(lines)
+    if head.get(b"connection") not in PLAIN_CONNECTIONS:
+        dropped = HOP_BY_HOP | LENGTH | (connection_options(head) - END_TO_END)
+        return field_lines([line for line in head.fields if line[0].lower() not in dropped])
+    memo, fields = head.layout.memo, head.fields
+    kept = memo.get(inbound_lines)
+    if kept is None:
+        kept = memo[inbound_lines] = [at for at, name in enumerate(head.layout.names) if not is_hop_by_hop(name)]
+    return b"".join([b"%s: %s\r\n" % fields[at] for at in kept])
 
 
 def kept_protocols(value: bytes) -> bytes:

@@ -11,7 +11,7 @@ from ..errors import BadRequest, Fields, ProxyError
 from .fields import kept_protocols, wants_websocket
 
 if TYPE_CHECKING:
-    from .fields import RequestHead, ResponseHead
+    from .heads import RequestHead, ResponseHead
 
 SWITCHING = 101
 SWITCH_LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"  # hop-by-hop, so each side's are written by us

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import HeadTooLarge
 from .connection import HIGH_WATER, Connection, PeerGone
-from .fields import RequestHead, ResponseHead, check_partial_head, parse_response_head, recall_request_head
+from .fields import check_partial_head, parse_response_head, recall_request_head
 from .framing import (
     END,
     NEED_DATA,
     ChunkedReader,
     CloseReader,
     Extent,
+    Framing,
     Reader,
     Signal,
     frame_response,
@@ -28,6 +29,7 @@ from .framing import (
     request_framing,
     response_framing,
 )
+from .heads import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +42,8 @@ REQUEST_FRAMING = {
     Extent.LENGTH: b"Content-Length: %d\r\n",
     Extent.CHUNKED: b"Transfer-Encoding: chunked\r\n",
 }
+LONGEST_OPTION = 32  # bytes of a Connection whose meaning is remembered: "keep-alive" has 10
+MOST_VERDICTS = 64  # that are remembered with one layout: methods and statuses it comes with
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -185,13 +189,27 @@ class HTTP1Connection(Connection):
         head = parse_response_head(raw, self.limits.head_fields)
         if head.status < 200:  # noqa: PLR2004 - interim, or a switch of protocols: no content
             return head
-        length = head.get(b"content-length")
-        self.content_length = int(length.split(b",")[0]) if length else None
-        framing = response_framing(self._method, head.status, head.version, head.framing, self.content_length)
+        said = head.get(b"content-length")
+        length = self.content_length = int(said.partition(b",")[0]) if said else None
+        framing = self._judge_response(head, length)
         self._keeps = self._keeps and framing.keep_alive
-        self._reader = make_reader(framing.extent, self.content_length or 0)
+        self._reader = make_reader(framing.extent, length or 0)
         self.received = framing.extent is Extent.EMPTY
         return head
+
+    def _judge_response(self, head: ResponseHead, length: int | None) -> Framing:
+        """The framing of a response. With a layout that is known, and nothing unusual said, h11's verdict is too."""
+        connection = head.get(b"connection")
+        if len(connection) > LONGEST_OPTION:
+            return response_framing(self._method, head.status, head.version, head.framing, length)
+        # what else is framing: a length (the verdict is the same for every one but 0), "chunked", and Upgrade
+        memo, key = head.layout.memo, (self._method, head.status, head.version, length and 1, connection)
+        framing = memo.get(key)
+        if framing is None:
+            framing = response_framing(self._method, head.status, head.version, head.framing, length)
+            if b"upgrade" not in head and len(memo) < MOST_VERDICTS:
+                memo[key] = framing
+        return framing
 
     async def next_event(self) -> Event:
         """Wait for the next event. Raises what ``poll_event`` raises."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import BadRequest, Forbidden
 
 if TYPE_CHECKING:
-    from .fields import RequestHead
+    from .heads import RequestHead
 
 # SPEC §4: one and the same space below three mounts; the longest first.
 MOUNTS = (b"/openai/v1/", b"/openai/", b"/v1/")

@@ -1,0 +1,95 @@
+"""Start lines and field sections as values: what a head says, and where in it that stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..errors import Fields
+
+# The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
+FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+
+
+class Layout:
+    """What the names of a field section say by themselves: where each stands.
+
+    An upstream says the same names in the same order again and again, so what follows from them is worked out once.
+    ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
+    """
+
+    __slots__ = ("framing", "memo", "names", "places")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self.names = names
+        self.memo: dict[Any, Any] = {}
+        self.places: dict[bytes, tuple[int, ...]] = {}  # lower-case name -> which lines
+        for at, name in enumerate(names):
+            key = name.lower()
+            self.places[key] = (*self.places.get(key, ()), at)
+        self.framing = tuple(sorted(at for key in FRAMING for at in self.places.get(key, ())))  # those that h11 judges
+
+
+class Head:
+    """A start line and a field section. ``fields`` keep order and case; ``get`` reads them by lower-case name.
+
+    ``memo`` is for what follows from the head alone: whoever works that out leaves it there, under a key of its own.
+    """
+
+    __slots__ = ("fields", "layout", "memo", "version")
+
+    def __init__(self, version: bytes, fields: Fields, layout: Layout | None = None) -> None:
+        self.version = version  # b"1.0" or b"1.1"
+        self.fields = fields
+        self.layout = layout or Layout(tuple([name for name, _ in fields]))
+        self.memo: dict[Any, Any] = {}
+
+    def get(self, name: bytes, default: bytes = b"") -> bytes:
+        """The field's value, repeated lines combined with commas (RFC 9110 §5.2); ``name`` is lower case."""
+        places = self.layout.places.get(name)
+        if places is None:
+            return default
+        if len(places) == 1:
+            return self.fields[places[0]][1]
+        return b", ".join([self.fields[at][1] for at in places])
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self.layout.places
+
+    def repeats(self, name: bytes) -> bool:
+        """Whether there are several lines of this lower-case name."""
+        return len(self.layout.places.get(name, ())) > 1
+
+    @property
+    def framing(self) -> Fields:
+        """The field lines that h11 has to judge, as they came."""
+        return [self.fields[at] for at in self.layout.framing]
+
+
+class RequestHead(Head):
+    """A request's head, as a client sent it."""
+
+    __slots__ = ("method", "target")
+
+    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Fields) -> None:
+        super().__init__(version, fields)
+        self.method = method
+        self.target = target
+
+
+class ResponseHead(Head):
+    """A response's head, as an upstream sent it."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(
+        self, status: int, reason: bytes, version: bytes, fields: Fields, layout: Layout | None = None
+    ) -> None:
+        super().__init__(version, fields, layout)
+        self.status = status
+        self.reason = reason
+
+    @property
+    def is_interim(self) -> bool:
+        """A 1xx other than 101: another head follows (RFC 9110 §15.2)."""
+        return self.status < 200 and self.status != 101  # noqa: PLR2004 - the status codes themselves
