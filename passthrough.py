@@ -22,7 +22,7 @@ from relay.answers.merging import Merger
 from relay.answers.outgoing import check_switch, request_lines
 from relay.answers.recording import Recorder
 from relay.answers.relaying import BrokenResponse
-from relay.choosing.outcomes import LONGEST_BODY, Kind, Outcome, of_client_key, read_outcome
+from relay.choosing.outcomes import LONGEST_BODY, WORDS, Kind, Outcome, of_client_key, read_outcome
 from relay.errors import (
     AllOut,
     ClientGone,
@@ -191,9 +191,13 @@ class Worker:
 
     async def _open_response(self, passage: Passage) -> UpstreamResponse:
         """Ask where the request belongs, and the other scopes too where what it names is not known."""
-        errand = Errand(partial(self._ask_along, passage), lambda: passage.exchange.body.replayable)
-        passage.route = await passage.brain.pinning.pursue(passage.naming, passage.route, passage.client.name, errand)
-        passage.exchange.record.reason = passage.route.reason
+        if passage.naming.has_ids:
+            errand = Errand(partial(self._ask_along, passage), lambda: passage.exchange.body.replayable)
+            pinning, client = passage.brain.pinning, passage.client.name
+            passage.route = await pinning.pursue(passage.naming, passage.route, client, errand)
+            passage.exchange.record.reason = passage.route.reason
+        else:
+            await self._ask_along(passage, passage.route)
         answer = passage.route.answer
         assert answer is not None
         if len(passage.rows) > 1:
@@ -235,7 +239,7 @@ class Worker:
 
     async def _attempt(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Verdict:
         """One try at one deployment, and what to do about its outcome."""
-        began = self._loop.time()
+        began = self._loop.time() if fresh else attempt.started
         passage.error = None
         row = passage.rows[attempt] = self.recorder.attempt(passage.exchange, attempt.deployment.id)
         try:
@@ -247,7 +251,7 @@ class Worker:
         finally:
             now = self._loop.time()
             row["ms"] = round((now - began) * 1000, 3)
-        row["outcome"], row["status"] = outcome.kind.value, outcome.status
+        row["outcome"], row["status"] = WORDS[outcome.kind], outcome.status
         passage.brain.router.record(attempt, outcome, now)
         body = passage.exchange.body
         attempt.route.wait_since(body.waits_since(passage.exchange.started))
@@ -270,7 +274,7 @@ class Worker:
         try:
             model = passage.route.upstream_model(deployment)
             request.rewrite_body(model)
-            lines = request_lines(self.pool, exchange, request, deployment)
+            lines = request_lines(upstream.approach, exchange, request)
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, lines)
             timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
@@ -350,8 +354,8 @@ class Worker:
         if len(self._clients) < self.config.limits.connections:
             self._clients.serve(connection)
             return
-        exchange = Exchange(connection, self.config)
-        exchange.draining = True
+        exchange = Exchange(connection, self)
+        exchange.is_last = True
         self.refuse(exchange, Unavailable("Too many connections; try again in a moment."))
         connection.close()
 

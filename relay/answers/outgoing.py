@@ -13,8 +13,7 @@ from ..wire.handshake import SWITCH_LINES, SWITCHING, grants_plainly, grants_web
 from .recording import trace_lines
 
 if TYPE_CHECKING:
-    from ..config import Deployment
-    from ..reach.upstream import UpstreamPool
+    from ..reach.upstream import Approach
     from ..subjects.subject import Subject
     from ..wire.classification import Request
     from ..wire.downstream import Exchange
@@ -23,21 +22,22 @@ if TYPE_CHECKING:
 NO_EXTENSIONS = frozenset({b"sec-websocket-extensions"})  # of frames that we read
 
 
-def request_lines(pool: UpstreamPool, exchange: Exchange, request: Request, deployment: Deployment) -> bytes:
+def request_lines(approach: Approach, exchange: Exchange, request: Request) -> bytes:
     """The deployment's own lines, and those of the client that pass."""
-    own, replaced = pool.own_lines(deployment)
-    trace, traced = trace_lines(exchange, deployment.id)
-    dropped = replaced | traced
+    own, dropped, deployment = approach.lines, approach.replaced, approach.deployment
+    if exchange.span is not None:
+        trace, traced = trace_lines(exchange.span, deployment.id)
+        own, dropped = own + trace, dropped | traced
     key_header = exchange.config.key_header
     if key_header is not None:
         dropped |= {key_header.encode()}
     if request.secret is not None:  # it goes as itself, in the place of the deployment's key
-        own = make_own_lines(replace(deployment, key=Secret(request.secret)))[0]
+        own = own.replace(approach.lines, make_own_lines(replace(deployment, key=Secret(request.secret)))[0])
     if request.websocket:
         own = SWITCH_LINES + own
     if request.in_first_frame:
         dropped |= NO_EXTENSIONS
-    return own + trace + outbound_lines(exchange.head, dropped, readable=is_watched(request.subject))
+    return own + outbound_lines(exchange.head, dropped, readable=is_watched(request.subject))
 
 
 def is_watched(subject: Subject) -> bool:

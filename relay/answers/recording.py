@@ -12,7 +12,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-from ..choosing.outcomes import Kind
+from ..choosing.outcomes import WORDS, Kind
 from ..record.log import emit
 from ..record.metrics import ProxyMetrics, observe
 from ..record.usage import PriceList, Usage
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..config import Deployment, LoggingSettings
     from ..errors import ProxyError
     from ..record.lines import Attempt
-    from ..record.spans import Tracing
+    from ..record.spans import ExchangeSpan, Tracing
     from ..wire.downstream import Exchange
     from ..wire.heads import ResponseHead
 
@@ -33,7 +33,6 @@ DRAINED = "drained"
 REST = 0.02  # seconds that an exchange's record may wait for others
 MOST_OVER = 64  # that wait; a batch takes less than a millisecond
 TRACE_FIELDS = frozenset({b"traceparent", b"tracestate"})  # W3C Trace Context: replaced where spans are made
-NO_FIELDS: frozenset[bytes] = frozenset()
 ERRORS = 400
 # What an upstream's error code looks like. Any other text of an upstream stays out of the record: it may quote a key.
 CODE = re.compile(r"[a-z]+(?:_[a-z]+)*")
@@ -79,7 +78,7 @@ class Recorder:
         record.deployment, record.scope = deployment.id, deployment.scope
         record.upstream_request_id = head.get(b"x-request-id").decode("latin-1") or None
         if outcome is not None:
-            record.outcome = outcome.kind.value
+            record.outcome = WORDS[outcome.kind]
             record.error = told_by_upstream(outcome) if head.status >= ERRORS else None
 
     @staticmethod
@@ -158,11 +157,9 @@ class Recorder:
             self._tracing.stop()
 
 
-def trace_lines(exchange: Exchange, deployment: str) -> tuple[bytes, frozenset[bytes]]:
+def trace_lines(span: ExchangeSpan, deployment: str) -> tuple[bytes, frozenset[bytes]]:
     """The field lines that carry the trace of the attempt just begun on, and the names that they replace."""
-    if exchange.span is None:
-        return b"", NO_FIELDS
-    return field_lines(exchange.span.fields(deployment)), TRACE_FIELDS
+    return field_lines(span.fields(deployment)), TRACE_FIELDS
 
 
 def detail_of(error: ProxyError) -> str:

@@ -25,6 +25,7 @@ class Groups:
     def __init__(self, config: Config) -> None:
         served = [group for group in config.groups.values() if group.deployments]
         self._plain = {group.name: group for group in served}
+        self._matches = {group.name: Match(group, group.name) for group in served}
         self._unserved = dict(config.unserved)
         self._alias = dict(config.router.model_group_alias)
         # the longest pattern first; one that is not served catches its names all the same
@@ -54,9 +55,9 @@ class Groups:
     def look_up(self, name: str) -> Match | None:
         """The same, and None for a group that cannot be served."""
         name = self._alias.get(name, name)
-        group = self._plain.get(name)
-        if group is not None:
-            return Match(group, name)
+        match = self._matches.get(name)
+        if match is not None:
+            return match
         if name in self._unserved:
             return None
         for prefix, pattern in self._patterns:

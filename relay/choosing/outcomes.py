@@ -46,6 +46,9 @@ class Kind(enum.Enum):
     __hash__ = object.__hash__
 
 
+WORDS = {kind: kind.value for kind in Kind}  # an enum's own way to its value is two calls
+
+
 class Again(enum.Enum):
     """Whether a kind of outcome lets the request be sent again."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import UpstreamFailure, UpstreamTimeout
 from .handover import ProxyRefused, adopt, ascii_host, hand_over, open_tunnel, secure
-from .names import Address
+from .names import Address, is_looked_up
 from .race import Connected, first_connected
 
 if TYPE_CHECKING:
@@ -65,10 +65,16 @@ async def dial(
 
 
 def named_peer(base: BaseURL, proxy: ProxyAddress | None) -> tuple[str, int] | None:
-    """Whose name a connection's ``peername`` must match (``Resolver.still_named``); None for a unix socket."""
+    """Host and port of whom a connection leads to; None for a unix socket."""
     if proxy is not None:
         return proxy.host, proxy.port
     return None if base.unix is not None else (base.host, base.port)
+
+
+def movable_peer(base: BaseURL, proxy: ProxyAddress | None) -> tuple[str, int] | None:
+    """Whose name a connection's ``peername`` must match (``Resolver.still_named``); None where that cannot move."""
+    peer = named_peer(base, proxy)
+    return peer if peer is not None and is_looked_up(peer[0]) else None
 
 
 class Call:

@@ -149,6 +149,11 @@ class Resolver:
         flight.set_result(result)
 
 
+def is_looked_up(host: str) -> bool:
+    """Whether somebody has to be asked for the addresses of ``host``, so that the answer may change."""
+    return not _without_asking(host, 0)
+
+
 def in_order(found: Found) -> tuple[Address, ...]:
     """Interleave the families, the system's first choice first (RFC 8305 §4, RFC 6724). Raises OSError for none."""
     addresses = list(dict.fromkeys(Address(entry[0], entry[4]) for entry in found if entry[0] in FAMILIES))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
@@ -17,7 +18,7 @@ from ..wire.framing import END, Extent
 from ..wire.heads import RequestHead, ResponseHead
 from ..wire.http1 import HTTP1Connection, Role
 from ..wire.news import has_news
-from .dial import dial, named_peer
+from .dial import dial, movable_peer
 from .names import Resolver
 from .outbound import OutboundProxies
 from .tls import client_context, current_context
@@ -52,11 +53,11 @@ class MalformedAnswer(UpstreamFailure):
 class UpstreamConnection:
     """A leased connection, for one attempt. ``release`` ends the lease on every path."""
 
-    __slots__ = ("_lane", "_pool", "_upload", "connection", "interim", "released", "reused")
+    __slots__ = ("_pool", "_upload", "approach", "connection", "interim", "released", "reused")
 
-    def __init__(self, pool: UpstreamPool, lane: Lane, connection: HTTP1Connection, *, reused: bool) -> None:
+    def __init__(self, pool: UpstreamPool, approach: Approach, connection: HTTP1Connection, *, reused: bool) -> None:
         self._pool = pool
-        self._lane = lane
+        self.approach = approach
         self.connection = connection
         self.reused = reused
         self.interim = 0
@@ -68,7 +69,8 @@ class UpstreamConnection:
         connection = self.connection
         if not connection.is_alive():
             raise StaleConnection("The upstream closed the connection.", sent=False)
-        connection.send_request(head, target, self._lane.host, *content.framing, lines)
+        extent, length = content.framing
+        connection.send_request(head, target, self.approach.lane.host, extent, length, lines)
         data = content.at_once()
         if data is not None:
             if data:
@@ -114,22 +116,27 @@ class UpstreamConnection:
 
         Raises UpstreamTimeout, StaleConnection, UpstreamFailure, and what the client's side did wrong meanwhile.
         """
-        connection = self.connection
-        upload = self._upload
+        connection, upload = self.connection, self._upload
+        if upload is None:
+            connection.set_deadline(timeout)
+            return await self._final_head(on_interim)
 
         def begin(_: object) -> None:
             connection.set_deadline(timeout)
 
-        if upload is None:
-            connection.set_deadline(timeout)
-        else:
-            connection.set_deadline(None)
-            upload.add_done_callback(begin)
+        connection.set_deadline(None)
+        upload.add_done_callback(begin)
+        try:
+            return await self._final_head(on_interim)
+        finally:
+            upload.remove_done_callback(begin)  # an answer that came before the upload's end is not bound by it
+
+    async def _final_head(self, on_interim: Callable[[ResponseHead], None]) -> ResponseHead:
         try:
             while True:
-                head = await connection.next_event()
+                head = await self.connection.next_event()
                 assert isinstance(head, ResponseHead)
-                if not head.is_interim:
+                if head.status >= 200 or not head.is_interim:  # noqa: PLR2004 - where final answers begin
                     return head
                 self._count_interim()
                 on_interim(head)
@@ -139,9 +146,6 @@ class UpstreamConnection:
             raise self._gone(error) from None
         except ProxyError as error:
             raise self._malformed(error) from None
-        finally:
-            if upload is not None:
-                upload.remove_done_callback(begin)  # an answer that came before the upload's end is not bound by it
 
     def _count_interim(self) -> None:
         self.interim += 1
@@ -168,7 +172,7 @@ class UpstreamConnection:
         connection = self.connection
         if connection.is_done and not connection.has_pending and not connection.eof:
             connection.next_cycle()
-            self._pool.keep(self._lane, connection)
+            self._pool.keep(self.approach.lane, connection)
         else:
             connection.abort()
 
@@ -176,11 +180,12 @@ class UpstreamConnection:
 class UpstreamResponse:
     """An answer: its head, and its content as far as it was read before anybody decided to relay it."""
 
-    __slots__ = ("complete", "head", "pieces", "upstream")
+    __slots__ = ("complete", "head", "length", "pieces", "upstream")
 
     def __init__(self, head: ResponseHead, upstream: UpstreamConnection) -> None:
         self.head = head
         self.upstream = upstream
+        self.length = upstream.connection.content_length  # as the head tells it
         self.pieces: list[bytes] = []
         self.complete = False  # ``pieces`` is all of it
 
@@ -211,10 +216,7 @@ class UpstreamResponse:
     @property
     def framing(self) -> tuple[Extent, int]:
         """How the content came, and its length, as far as a client has to know."""
-        length = self.head.get(b"content-length")
-        if length:
-            return Extent.LENGTH, int(length.split(b",")[0])
-        return Extent.CHUNKED, 0
+        return (Extent.CHUNKED, 0) if self.length is None else (Extent.LENGTH, self.length)
 
 
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
@@ -248,8 +250,8 @@ class Approach(NamedTuple):
 
     deployment: Deployment
     lane: Lane
-    lines: bytes
-    replaced: frozenset[bytes]
+    lines: bytes  # that it adds to every request
+    replaced: frozenset[bytes]  # the names that they replace
 
 
 class UpstreamPool:
@@ -277,7 +279,7 @@ class UpstreamPool:
         for key in self._lanes.keys() - wanted:
             self._lanes.pop(key).drop()
         for key, lane in self._lanes.items():
-            lane.named = named_peer(key[0], proxies.for_base(key[0], key[2]))
+            lane.named = movable_peer(key[0], proxies.for_base(key[0], key[2]))
 
     async def lease(
         self, deployment: Deployment, *, fresh: bool = False, until: float | None = None
@@ -286,12 +288,12 @@ class UpstreamPool:
 
         Raises UpstreamFailure, UpstreamTimeout.
         """
-        lane = self._approach(deployment).lane
+        approach = self._approach(deployment)
         if not fresh:
-            connection = self._take_idle(lane)
+            connection = self._take_idle(approach.lane)
             if connection is not None:
-                return UpstreamConnection(self, lane, connection, reused=True)
-        return UpstreamConnection(self, lane, await self._dial_by(until, deployment), reused=False)
+                return UpstreamConnection(self, approach, connection, reused=True)
+        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), reused=False)
 
     @property
     def patience(self) -> float:
@@ -303,16 +305,17 @@ class UpstreamPool:
         while idle:
             connection = idle.pop()  # the warmest; the others grow old and are closed by their deadline
             connection.on_readable = None
-            if connection.is_alive() and not has_news(connection) and self._still_named(lane, connection):
+            moved = lane.named is not None and not self._still_named(lane.named, connection)
+            if not moved and connection.is_alive() and not has_news(connection):
                 connection.set_deadline(None)
                 connection.heard = False
                 return connection
             connection.abort()
         return None
 
-    def _still_named(self, lane: Lane, connection: HTTP1Connection) -> bool:
+    def _still_named(self, named: tuple[str, int], connection: HTTP1Connection) -> bool:
         """Names move (SPEC §14): a connection to an address that is no longer named is not used again."""
-        return lane.named is None or self._resolver.still_named(*lane.named, connection.peer())
+        return self._resolver.still_named(*named, connection.peer())
 
     async def _dial_by(self, until: float | None, deployment: Deployment) -> HTTP1Connection:
         try:
@@ -348,12 +351,7 @@ class UpstreamPool:
             return
         lane.idle.append(connection)
         connection.set_deadline(self._config.timeouts.upstream_keep_alive)
-        connection.on_readable = lambda: lane.evict(connection)
-
-    def own_lines(self, deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
-        """The field lines that a deployment adds to every request, and the names that they replace."""
-        approach = self._approach(deployment)
-        return approach.lines, approach.replaced
+        connection.on_readable = partial(lane.evict, connection)
 
     def _approach(self, deployment: Deployment) -> Approach:
         """What is the same for every request to a deployment."""
@@ -362,7 +360,7 @@ class UpstreamPool:
             key = key_of(deployment)
             lane = self._lanes.get(key)
             if lane is None:
-                named = named_peer(deployment.base, self._proxies.for_base(deployment.base, deployment.proxy))
+                named = movable_peer(deployment.base, self._proxies.for_base(deployment.base, deployment.proxy))
                 lane = self._lanes[key] = Lane(deployment.base.authority, named)
             known = Approach(deployment, lane, *make_own_lines(deployment))
             self._approaches[deployment.id] = known

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..choosing.route import Route
     from ..choosing.tally import Brake
     from ..config import Deployment
+    from ..errors import Fields
     from ..reach.upstream import UpstreamPool
     from ..subjects.subject import Resource
 
@@ -103,10 +104,9 @@ async def look(pool: UpstreamPool, deployment: Deployment, resource: Resource, s
     path = retrieve_path(resource.kind, resource.id)
     assert path is not None, "only what can be fetched is looked for"
     target = (deployment.base.path + path).encode("utf-8", "surrogatepass")
-    lines = pool.own_lines(deployment)[0] + field_lines(look_fields(resource.kind))
     for fresh in (False, True):
         try:
-            status = await get_status(pool, deployment, target, lines, seconds, fresh=fresh)
+            status = await get_status(pool, deployment, target, look_fields(resource.kind), seconds, fresh=fresh)
         except StaleConnection:
             continue
         except (UpstreamFailure, AllOut):
@@ -115,21 +115,21 @@ async def look(pool: UpstreamPool, deployment: Deployment, resource: Resource, s
     return Sighting.UNSURE
 
 
-def look_fields(kind: str) -> list[tuple[bytes, bytes]]:
+def look_fields(kind: str) -> Fields:
     """What our own GET says beside the deployment's lines."""
-    fields = [(b"Accept", b"application/json"), (b"User-Agent", b"passthrough/" + VERSION.encode())]
+    fields: Fields = [(b"Accept", b"application/json"), (b"User-Agent", b"passthrough/" + VERSION.encode())]
     beta = BETAS.get(kind)
     return fields if beta is None else [*fields, (b"OpenAI-Beta", beta)]
 
 
 async def get_status(
-    pool: UpstreamPool, deployment: Deployment, target: bytes, lines: bytes, seconds: float, *, fresh: bool
+    pool: UpstreamPool, deployment: Deployment, target: bytes, fields: Fields, seconds: float, *, fresh: bool
 ) -> int:
     """The status of a GET. Raises UpstreamFailure where there is none."""
     upstream = await pool.lease(deployment, fresh=fresh, until=asyncio.get_running_loop().time() + seconds)
     try:
         head = RequestHead(b"GET", target, b"1.1", [])
-        upstream.send_request(head, target, NO_CONTENT, lines)
+        upstream.send_request(head, target, NO_CONTENT, upstream.approach.lines + field_lines(fields))
         answer = await upstream.response_head(seconds, lambda _: None)
         with suppress(PeerGone, Silent, ProxyError):  # content that came along: without it the connection is kept
             while isinstance(upstream.connection.poll_event(), bytes):

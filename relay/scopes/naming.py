@@ -46,6 +46,8 @@ class Naming:
     @property
     def is_open(self) -> bool:
         """Whether a scope has to be asked before the request can be sent."""
+        if not self.unknown and self.asked is None:
+            return len(self.known) > 1
         if self.known or self.asked is not None:
             return len(self.known) + (self.asked is not None and self.asked not in self.known) > 1
         return self.sought is not None

@@ -36,3 +36,22 @@ class Subject:
     idempotency_key: bool = False
     retry_count: int = 0  # x-stainless-retry-count
     patience: float | None = None  # seconds the client will wait for the response head
+
+    def copied(self) -> Subject:
+        """Another one that says the same: what a head says is a pattern for all requests that come with it."""
+        return Subject(
+            self.endpoint,
+            self.header_model,
+            self.names,
+            self.model,
+            self.stream,
+            self.resources,
+            self.scope,
+            self.session,
+            self.cache_key,
+            self.store,
+            self.background,
+            self.idempotency_key,
+            self.retry_count,
+            self.patience,
+        )

@@ -6,7 +6,6 @@ retry can send them again; beyond that the first send is the only one (SPEC §7,
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
@@ -64,6 +63,7 @@ class RequestBody:
         "count",
         "ended",
         "ended_at",
+        "is_empty",
         "length",
         "model",
     )
@@ -71,10 +71,11 @@ class RequestBody:
     def __init__(self, connection: HTTP1Connection, head: RequestHead, config: Config) -> None:
         self._connection = connection
         self._config = config
-        self.chunked = b"transfer-encoding" in head
+        self.chunked = head.is_chunked
         self.length = connection.content_length
+        self.is_empty = not (self.chunked or self.length)  # the head says that there is no content
         self.count = 0  # bytes of content read from the client
-        self.ended = False
+        self.ended = self.is_empty
         self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
         self.model: str | None = None  # what the content's model is replaced by
         self._held = Spool(config.limits.inspection_bytes)
@@ -91,12 +92,7 @@ class RequestBody:
         """
         if self.ended:
             return started if self.ended_at is None else self.ended_at
-        return asyncio.get_running_loop().time()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the head says that there is no content."""
-        return not self.chunked and not self.length
+        return self._connection.loop.time()
 
     async def read(self) -> bytes:
         """The next piece of the content, b"" at its end.
@@ -106,13 +102,8 @@ class RequestBody:
         connection = self._connection
         if self.ended:
             return b""
-        self.check_size(self.length or 0)
         if connection.wants_continue:
-            if connection.has_pending:  # it has not waited: a 100 would come late, perhaps within the answer
-                connection.wants_continue = False
-            else:
-                connection.send_continue()
-                connection.flush()
+            self._say_continue()
         try:
             event = connection.poll_event()
             if event is NEED_DATA:
@@ -123,14 +114,24 @@ class RequestBody:
             raise ClientTooSlow(f"No byte of the body came for {self._config.timeouts.body:g} s.") from None
         except PeerGone as error:
             raise ClientGone(str(error)) from None
-        if event is END:
+        if connection.received:  # with this piece, where the head has said how long the content is
             self.ended = True
-            self.ended_at = asyncio.get_running_loop().time()
-            return b""
+            self.ended_at = connection.loop.time()
+            if event is END:
+                return b""
         assert isinstance(event, bytes)
         self.count += len(event)
         self.check_size(self.count)
         return event
+
+    def _say_continue(self) -> None:
+        """Let the client send its content. One that has not waited gets no 100: it would come within the answer."""
+        connection = self._connection
+        if connection.has_pending:
+            connection.wants_continue = False
+        else:
+            connection.send_continue()
+            connection.flush()
 
     def check_size(self, size: int) -> None:
         """Refuse more than ``limits.request_bytes``."""
@@ -150,6 +151,8 @@ class RequestBody:
         while piece := await self.read():
             self._hold(piece)
             peek.feed(piece)
+            if self.ended:
+                break
             if (self.count >= most or getattr(peek, "fields_over", False)) and is_decided():
                 return
         peek.finish()
@@ -162,10 +165,11 @@ class RequestBody:
 
     def rewrite(self, model: str | None, at: Found | None = None) -> None:
         """Ask for ``model`` (None: as the client wrote it) and take out the routing hints, from the start."""
-        if self._peek is not None:
+        peek = self._peek
+        if peek is not None:
             self.model, self._at = model, at
-            self._splices = self._peek.splices(model, at)
-            self._hinted = bool(self._peek.target_names)
+            self._splices = peek.splices(model, at)
+            self._hinted = bool(peek.target_names)
 
     @property
     def framing(self) -> tuple[Extent, int]:
@@ -174,6 +178,8 @@ class RequestBody:
             return Extent.CHUNKED, 0
         if self.length is None:
             return Extent.EMPTY, 0
+        if not self._splices:
+            return Extent.LENGTH, self.length
         return Extent.LENGTH, self.length + sum(splice.delta for splice in self._splices)
 
     @property
@@ -199,10 +205,10 @@ class RequestBody:
         self._keep_on_holding()
         while not self.ended:
             piece = await self.read()
-            if not piece:
+            if piece:
+                self._watch(piece)
+            if self.ended:
                 self._check_late_finds()
-                break
-            self._watch(piece)
             yield splicer.feed(piece) if splicer else piece
         if splicer is not None:
             yield splicer.finish()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +15,7 @@ from .body import Peek, is_json, is_multipart
 from .handshake import asks_for_websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..config import Config
     from ..subjects.endpoints import Endpoint
@@ -29,7 +28,7 @@ LONGEST_NAME = 1024  # characters; the router keeps something for thousands of n
 MOST_RESOURCES = 10_000  # a vector store's file batch takes 2,000; beyond this somebody only wants us to look things up
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where the client's model stands, so that it can be replaced there and nowhere else."""
 
@@ -37,6 +36,9 @@ class Place:
     start: int = 0
     stop: int = 0
     found: Found | None = None  # in a body: the string that stands for the top-level model where there is none
+
+
+IN_BODY = Place("body")
 
 
 @dataclass(slots=True)
@@ -63,8 +65,11 @@ class Request:
 
     def rewrite_body(self, model: str | None) -> None:
         """Make the body ask for ``model``, where it is the body that names one."""
-        in_body = self.place is not None and self.place.where == "body"
-        self.body.rewrite(model if in_body else None, self.place.found if in_body and self.place else None)
+        place = self.place
+        if place is not None and place.where == "body":
+            self.body.rewrite(model, place.found)
+        else:
+            self.body.rewrite(None)
 
 
 def quote(text: str) -> bytes:
@@ -83,19 +88,18 @@ async def classify(
     the body can change who answers, or has to be rewritten. Raises BadRequest and AmbiguousBody, and what reading the
     body raises.
     """
-    known = head.memo.get(classify)
+    known: HeadFinds | None = head.memo.get(classify)
     if known is None:
         known = head.memo[classify] = read_head(head, target)
-    subject = copy(known.subject)
+    subject = known.subject.copied()
     request = Request(target, body, subject, known.place)
     if body.is_empty:
         request.websocket = known.websocket
         request.in_first_frame = known.websocket and subject.endpoint.first_frame
-    else:
-        peek = make_peek(head, subject)
-        if peek is not None:
-            await body.inspect(peek, partial(is_decided, subject, peek))
-            take_finds(request, peek)
+    elif known.peek is not None:
+        peek = known.peek()
+        await body.inspect(peek, partial(is_decided, subject, peek))
+        take_finds(request, peek)
     return request
 
 
@@ -105,6 +109,7 @@ class HeadFinds(NamedTuple):
     subject: Subject
     place: Place | None
     websocket: bool
+    peek: Callable[[], Peek] | None  # makes what can look into the body; None for content that names nothing
 
 
 def read_head(head: RequestHead, target: Target) -> HeadFinds:
@@ -128,20 +133,16 @@ def read_head(head: RequestHead, target: Target) -> HeadFinds:
         retry_count=int(retry_count[:9]) if retry_count.isdigit() else 0,  # int() refuses 4,300 digits
         patience=read_patience(head),
     )
-    check_names(subject)
-    return HeadFinds(subject, place, asks_for_websocket(head))
+    check_name("model", subject.model)
+    check_name("x-litellm-target-model", subject.header_model)
+    check_name("x-passthrough-session", subject.session)
+    return HeadFinds(subject, place, asks_for_websocket(head), peek_maker(head, endpoint))
 
 
-def check_names(subject: Subject) -> None:
+def check_name(param: str, name: str | None) -> None:
     """Refuse what nobody's model or session is called. Raises BadRequest."""
-    for param, name in (
-        ("model", subject.model),
-        ("x-litellm-target-model", subject.header_model),
-        ("target_model_names", subject.names[0] if subject.names else None),
-        ("x-passthrough-session", subject.session),
-    ):
-        if name is not None and len(name) > LONGEST_NAME:
-            raise BadRequest(f"{param} is longer than {LONGEST_NAME} characters.", param=param)
+    if name is not None and len(name) > LONGEST_NAME:
+        raise BadRequest(f"{param} is longer than {LONGEST_NAME} characters.", param=param)
 
 
 def text_of(head: RequestHead, name: bytes) -> str | None:
@@ -172,40 +173,52 @@ def find_model_in_target(endpoint: Endpoint, path: str, query: str) -> tuple[str
     return (None, None) if named is None else (named[0], Place(where, named[1], named[2]))
 
 
-def make_peek(head: RequestHead, subject: Subject) -> Peek | None:
-    """What can look into this body; None for content that names nothing."""
+def peek_maker(head: RequestHead, endpoint: Endpoint) -> Callable[[], Peek] | None:
+    """What makes a look into the body that follows; None for content that names nothing."""
     if b"content-encoding" in head:
         return None  # compressed by the client: passed on as it is
     content_type = head.get(b"content-type")
     if is_multipart(content_type):
         from ..subjects.multipart import MultipartPeek  # few requests are forms
 
-        return MultipartPeek(content_type, subject.endpoint.form)
+        return partial(MultipartPeek, content_type, endpoint.form)
     if is_json(content_type) or not content_type:
-        return JSONPeek(subject.endpoint.body)
+        return partial(JSONPeek, endpoint.body)
     return None
 
 
 def take_finds(request: Request, peek: Peek) -> None:
     """Add what was found in the body to the subject."""
     subject = request.subject
-    subject.names = tuple(name for name in peek.target_names if name)
-    subject.stream = peek.scalars.get("stream") is True
-    store = peek.scalars.get("store")
-    subject.store = store if isinstance(store, bool) else None
-    subject.background = peek.scalars.get("background") is True
-    cache_key = peek.scalars.get("prompt_cache_key")
-    subject.cache_key = cache_key if isinstance(cache_key, str) else None
-    named = [as_resource(find.kind, find.value, "body") for find in peek.found]
-    model = peek.model or next((find for find in peek.found if find.kind == ASKED_MODEL), None)
+    if names := peek.target_names:
+        subject.names = tuple([name for name in names if name])
+        check_name("target_model_names", names[0])
+    if scalars := peek.scalars:
+        take_scalars(subject, scalars)
+    found, model = peek.found, peek.model
+    named = [resource for find in found if (resource := as_resource(find.kind, find.value, "body")) is not None]
+    if model is None:
+        model = next((find for find in found if find.kind == ASKED_MODEL), None)
     if model is not None:
         subject.model = model.value
-        request.place = Place("body", found=None if model is peek.model else model)
-        named.append(as_resource("model", model.value, "body"))
-    check_names(subject)
-    subject.resources += tuple(resource for resource in named if resource is not None)
-    if len(subject.resources) > MOST_RESOURCES:
-        raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")
+        check_name("model", model.value)
+        request.place = IN_BODY if model is peek.model else Place("body", found=model)
+        if (tuned := as_resource("model", model.value, "body")) is not None:
+            named.append(tuned)
+    if named:
+        subject.resources += tuple(named)
+        if len(subject.resources) > MOST_RESOURCES:
+            raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")
+
+
+def take_scalars(subject: Subject, scalars: Mapping[str, object]) -> None:
+    """Add the flags and the cache key that a body sets to the subject."""
+    subject.stream = scalars.get("stream") is True
+    store = scalars.get("store")
+    subject.store = store if isinstance(store, bool) else None
+    subject.background = scalars.get("background") is True
+    cache_key = scalars.get("prompt_cache_key")
+    subject.cache_key = cache_key if isinstance(cache_key, str) else None
 
 
 def is_decided(config: Config, subject: Subject, peek: Peek) -> bool:

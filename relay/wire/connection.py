@@ -41,7 +41,6 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_deadline",
-        "_loop",
         "_lost",
         "_out",
         "_pending",
@@ -52,6 +51,8 @@ class Connection(asyncio.Protocol):
         "eof",
         "failure",
         "heard",
+        "loop",
+        "news",
         "on_eof",
         "on_made",
         "on_readable",
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         self.closed = False  # the socket is gone
         self.eof = False  # the peer ended its stream, in order
         self.heard = False  # a byte came since this was last set to False
+        self.news: Callable[[int], list[tuple[int, int]]] | None = None  # asks about the socket (``news.has_news``)
         self.failure: Exception | None = None  # what somebody else put an end to the exchange with
         self.paused = False  # the peer does not take what we write
         self.on_made = on_made
@@ -76,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._lost: Exception | None = None
         self._reading = True
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -148,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     async def readable(self) -> None:
         """Wait until there is something new to poll for: bytes, an end, a deadline."""
-        waiter = Waiter(self._loop)
+        waiter = Waiter(self.loop)
         self.on_readable = wake = waiter.wake
         try:
             await waiter
@@ -166,7 +168,7 @@ class Connection(asyncio.Protocol):
         self.transport.pause_reading()
         sock = self.transport.get_extra_info("socket")
         if self.on_eof is not None and sock is not None:
-            hangup_watch(self._loop).add(sock.fileno(), self._hung_up)
+            hangup_watch(self.loop).add(sock.fileno(), self._hung_up)
 
     def _go_on_reading(self) -> None:
         self._unwatch()
@@ -178,7 +180,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and not self._reading:
             sock = self.transport.get_extra_info("socket")
             if sock is not None and sock.fileno() >= 0:
-                hangup_watch(self._loop).discard(sock.fileno())
+                hangup_watch(self.loop).discard(sock.fileno())
 
     def _hung_up(self) -> None:
         if self.on_eof is not None:
@@ -198,7 +200,7 @@ class Connection(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait until the peer takes what was written. Raises ``PeerGone`` or ``Silent`` when it never will."""
         while self.paused and self._lost is None:
-            waiter = self._loop.create_future()
+            waiter = self.loop.create_future()
             self.on_writable = lambda w=waiter: None if w.done() else w.set_result(None)
             try:
                 await waiter
@@ -217,7 +219,7 @@ class Connection(asyncio.Protocol):
         if seconds is None:
             self._deadline = None
             return
-        self._deadline = deadline = self._loop.time() + seconds
+        self._deadline = deadline = self.loop.time() + seconds
         if self._timer is None or self._timer_at > deadline:
             if self._timer is not None:
                 self._timer.cancel()
@@ -225,13 +227,13 @@ class Connection(asyncio.Protocol):
 
     def _arm(self, at: float) -> None:
         self._timer_at = at
-        self._timer = self._loop.call_at(at, self._timer_fired)
+        self._timer = self.loop.call_at(at, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
         if self._deadline is None:
             return
-        if self._loop.time() < self._deadline - 0.001:  # a clock's grain
+        if self.loop.time() < self._deadline - 0.001:  # a clock's grain
             self._arm(self._deadline)
         elif self._lost is None:
             self._lost = Silent("nothing came in time")
@@ -315,5 +317,5 @@ class Connection(asyncio.Protocol):
     async def wait_closed(self) -> None:
         """Wait until the socket is gone."""
         if not self.closed:
-            self._closing = self._loop.create_future()
+            self._closing = self.loop.create_future()
             await self._closing

@@ -81,10 +81,10 @@ class Exchange:
         "committed",
         "config",
         "connection",
-        "draining",
         "handler",
         "head",
         "id",
+        "is_last",
         "is_local",
         "paid_to",
         "record",
@@ -95,15 +95,15 @@ class Exchange:
     head: RequestHead  # this and the body are not set where the head was refused
     body: RequestBody
 
-    def __init__(self, connection: HTTP1Connection, config: Config) -> None:
+    def __init__(self, connection: HTTP1Connection, handler: Handler) -> None:
         self.id = new_id()
         self.connection = connection
-        self.config = config  # what this exchange began with, whatever a reload brings meanwhile
+        self.handler = handler  # who may begin to drain while this lasts
+        self.config = handler.config  # what this exchange began with, whatever a reload brings meanwhile
         self.committed = False  # a byte of the response has left: from here on no retry, and no other answer
-        self.draining = False
-        self.handler: Handler | None = None  # who may begin to drain while this lasts
+        self.is_last = False  # the connection ends with it
         self.is_local = False  # one of our own pages: no record
-        self.started = asyncio.get_running_loop().time()
+        self.started = connection.loop.time()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
         self.paid_to: Deployment | None = None  # whose prices hold for what was used
         self.span: ExchangeSpan | None = None  # where the file asks for spans
@@ -112,9 +112,8 @@ class Exchange:
         """Take the request's head."""
         self.head = head
         self.body = RequestBody(self.connection, head, self.config)
-        self.body.ended = self.body.is_empty
-        self.record.method = head.method.decode("ascii")
-        self.record.path = head.target.partition(b"?")[0].decode("ascii")
+        record = self.record
+        record.method, record.path = head.method_name, head.path
 
     def send_head(self, status: int, reason: bytes, extent: Extent, length: int, lines: bytes) -> None:
         """Commit: write the response's head. It leaves with the next ``flush``."""
@@ -125,13 +124,12 @@ class Exchange:
         """The first byte of the response is about to leave: from here on there is no other answer."""
         self.committed = True
         self.record.status = status
-        self.record.first_byte_ms = round((asyncio.get_running_loop().time() - self.started) * 1000, 3)
+        self.record.first_byte_ms = round((self.connection.loop.time() - self.started) * 1000, 3)
 
     @property
     def closes(self) -> bool:
         """Whether the connection ends with this exchange: draining, or content that nobody will read."""
-        draining = self.draining or (self.handler is not None and self.handler.draining)
-        return draining or not self.connection.received
+        return self.is_last or self.handler.draining or not self.connection.received
 
     def respond(self, status: int, content_type: bytes, content: bytes, fields: Fields) -> None:
         """Answer by ourselves."""
@@ -168,7 +166,7 @@ class Leaving:
     def __enter__(self) -> Self:
         if self._connection.eof or self._connection.closed:
             raise ClientGone("the client left")
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._connection.loop)
         self._connection.on_eof = self._hung_up
         return self
 
@@ -259,11 +257,10 @@ class Downstream:
         except Silent:
             return None
         except ProxyError as error:
-            self._handler.refuse(Exchange(self.connection, self._handler.config), error)
+            self._handler.refuse(Exchange(self.connection, self._handler), error)
             await self._leave()
             return None
-        exchange = Exchange(self.connection, self._handler.config)
-        exchange.handler = self._handler
+        exchange = Exchange(self.connection, self._handler)
         exchange.begin(head)
         return exchange
 

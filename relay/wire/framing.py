@@ -45,6 +45,8 @@ END = Signal.END
 class Extent(enum.Enum):
     """How the end of a message's content is known (RFC 9112 §6.3)."""
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own is a Python function
+
     EMPTY = "empty"
     LENGTH = "length"
     CHUNKED = "chunked"
@@ -181,39 +183,42 @@ def begin_response(
 class ChunkedReader:
     """The content of one chunked message, taken from the front of a buffer that somebody else fills."""
 
-    __slots__ = ("_h11", "_owed", "ended")
+    __slots__ = ("_h11", "ended", "owed")
 
     def __init__(self) -> None:
         self._h11: h11.Connection | None = None  # made for the first bytes that are not canonical
-        self._owed = 0  # bytes of a chunk that came in parts, which h11 has to see before the next chunk begins
+        self.owed = 0  # bytes of a chunk that came in parts, which h11 has to see before the next chunk begins
         self.ended = False
 
-    def whole_chunks(self, buffer: bytearray) -> tuple[int, list[bytes]]:
-        """How many bytes at the front are canonical chunks that are all there, and what is in them."""
-        at, pieces = 0, []
-        if not self._owed:
-            match = CHUNK_HEAD.match(buffer)
-            while match is not None:
-                start = match.end()
-                stop = start + int(match[1], 16)
-                if stop == start or buffer[stop : stop + 2] != b"\r\n":
-                    break
-                pieces.append(bytes(buffer[start:stop]))
-                at = stop + 2
-                match = CHUNK_HEAD.match(buffer, at)
-        return at, pieces
+    def whole_chunks(self, buffer: bytes) -> tuple[int, bytes]:
+        """How many bytes at the front are canonical chunks that are all there, and what is in them.
+
+        Not to be asked while h11 is ``owed`` the rest of another.
+        """
+        at, end, pieces = 0, len(buffer), []
+        while at < end:
+            match = CHUNK_HEAD.match(buffer, at)
+            if match is None:
+                break
+            start = match.end()
+            stop = start + int(match[1], 16)
+            if stop == start or buffer[stop : stop + 2] != b"\r\n":
+                break
+            pieces.append(buffer[start:stop])
+            at = stop + 2
+        return at, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read(self, buffer: bytearray) -> bytes | Signal:
         """Take content off the front of ``buffer``: bytes, END, or NEED_DATA. Raises MalformedContent."""
         while True:
-            if self._owed:
+            if self.owed:
                 event = self._through_h11(buffer)
-                if event is not NEED_DATA or self._owed or not buffer:
+                if event is not NEED_DATA or self.owed or not buffer:
                     return event
-            at, pieces = self.whole_chunks(buffer)
-            if pieces:
+            at, content = self.whole_chunks(bytes(buffer))
+            if at:
                 del buffer[:at]
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return content
             if buffer.startswith(LAST_CHUNK):
                 del buffer[: len(LAST_CHUNK)]
                 self.ended = True
@@ -232,7 +237,7 @@ class ChunkedReader:
             raise MalformedContent("A chunk's line is malformed: a size in hexadecimal digits, and CRLF.")
         size = int(match[1], 16)
         if size:
-            self._owed = match.end() + size + 2
+            self.owed = match.end() + size + 2
             return True
         return self._has_trailers(buffer, match.end())
 
@@ -250,7 +255,7 @@ class ChunkedReader:
             raise MalformedContent(f"The trailer section is longer than {LONGEST_TRAILERS} bytes.")
         if end > start and TRAILERS.fullmatch(buffer, start, end) is None:
             raise MalformedContent("The trailer section is malformed.")
-        self._owed = end + 2
+        self.owed = end + 2
         return True
 
     def _through_h11(self, buffer: bytearray) -> bytes | Signal:
@@ -260,15 +265,15 @@ class ChunkedReader:
             machine = self._h11 = h11.Connection(h11.SERVER)
             machine.receive_data(CHUNKED_REQUEST)
             machine.next_event()
-        count = min(self._owed, len(buffer))
+        count = min(self.owed, len(buffer))
         try:
             if count:
                 machine.receive_data(bytes(buffer[:count]))
                 del buffer[:count]
-                self._owed -= count
+                self.owed -= count
             event = machine.next_event()
             if isinstance(event, h11.Data):
-                if not self._owed:
+                if not self.owed:
                     machine.next_event()  # takes the CRLF behind the chunk
                 return bytes(event.data)
         except h11.RemoteProtocolError as error:
@@ -305,6 +310,7 @@ class LengthReader:
             data = bytes(buffer[: self._left])
             del buffer[: self._left]
         self._left -= len(data)
+        self.ended = not self._left
         return data
 
 

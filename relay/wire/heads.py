@@ -69,12 +69,15 @@ class Head:
 class RequestHead(Head):
     """A request's head, as a client sent it."""
 
-    __slots__ = ("method", "target")
+    __slots__ = ("is_chunked", "method", "method_name", "path", "target")
 
     def __init__(self, method: bytes, target: bytes, version: bytes, fields: Fields) -> None:
         super().__init__(version, fields)
         self.method = method
         self.target = target
+        self.method_name = method.decode("ascii")
+        self.path = target.partition(b"?")[0].decode("latin-1")  # of the target, as the record tells it
+        self.is_chunked = b"transfer-encoding" in self
 
 
 class ResponseHead(Head):

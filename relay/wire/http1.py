@@ -111,7 +111,7 @@ class HTTP1Connection(Connection):
         event = reader.read(self._pending)
         if not self._reading and len(self._pending) <= HIGH_WATER:
             self._go_on_reading()
-        if event is END:
+        if reader.ended:
             self.received = True
         elif event is NEED_DATA and (self.eof or self._lost is not None):
             return self._end_of_stream(reader)
@@ -126,39 +126,37 @@ class HTTP1Connection(Connection):
             return END
         raise PeerGone("the message was cut short")
 
-    def poll_chunks(self) -> tuple[bytes, list[bytes]] | None:
+    def poll_chunks(self) -> tuple[bytes, bytes] | None:
         """All canonical chunks at hand, as they came, and what is in them; None where ``poll_event`` has to look.
 
         To a peer whose message is chunked as well they can be passed on without being cut and framed again.
         """
-        if not isinstance(self._reader, ChunkedReader) or not self._pending:
+        pending, reader = self._pending, self._reader
+        if not pending or not isinstance(reader, ChunkedReader) or reader.owed:
             return None
-        count, pieces = self._reader.whole_chunks(self._pending)
+        raw = bytes(pending)
+        count, content = reader.whole_chunks(raw)
         if not count:
             return None
-        if count == len(self._pending):
-            raw = bytes(self._pending)
-            self._pending.clear()
+        if count == len(raw):
+            pending.clear()
         else:
-            raw = bytes(self._pending[:count])
-            del self._pending[:count]
-        if not self._reading and len(self._pending) <= HIGH_WATER:
+            raw = raw[:count]
+            del pending[:count]
+        if not self._reading and len(pending) <= HIGH_WATER:
             self._go_on_reading()
-        return raw, pieces
+        return raw, content
 
     def _poll_head(self) -> Event:
-        end = self._pending.find(b"\r\n\r\n") + 4
+        pending = self._pending
+        end = pending.find(b"\r\n\r\n") + 4 if pending else 0
         if end < 4:  # noqa: PLR2004 - not found
             return self._poll_partial_head()
         if end > self.limits.head_bytes:
             raise HeadTooLarge(f"The head is longer than {self.limits.head_bytes} bytes.")
-        if end == len(self._pending):
-            raw = bytes(self._pending)
-            self._pending.clear()
-        else:
-            raw = bytes(self._pending[:end])
-            del self._pending[:end]
-        if not self._reading and len(self._pending) <= HIGH_WATER:
+        raw = bytes(pending[:end])
+        del pending[:end]
+        if not self._reading and len(pending) <= HIGH_WATER:
             self._go_on_reading()
         return self._read_request(raw) if self.role is Role.SERVER else self._read_response(raw)
 

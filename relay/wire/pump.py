@@ -67,24 +67,29 @@ class BodyRelay:
     def _move(self) -> bool:
         """Move what is at hand; True at the end of the message."""
         source, sink = self._source, self._sink
+        in_chunks = sink.writes_chunks
         try:
             while not sink.paused:
-                chunks = source.poll_chunks() if sink.writes_chunks else None
+                chunks = source.poll_chunks() if in_chunks else None
                 if chunks is not None:
                     self._look(chunks[1])
                     sink.send_chunks(chunks[0])
+                    if not source.has_pending and not source.is_over:
+                        source.set_deadline(self._idle)
+                        break
                     continue
                 event = source.poll_event()
                 if event is NEED_DATA:
                     source.set_deadline(self._idle)
                     break
-                if event is END:
+                if event is not END:
+                    data: bytes = event  # type: ignore[assignment]  # all else is a head, which comes before
+                    self._look(data)
+                    sink.send_data(data)
+                if source.received:
                     sink.send_end()
                     self.ended = True
                     break
-                data = cast("bytes", event)
-                self._look([data])
-                sink.send_data(data)
             else:
                 source.set_deadline(None)  # the client is the slow one: no deadline runs against the upstream
         finally:
@@ -93,13 +98,13 @@ class BodyRelay:
             raise PeerGone("the client left")
         return self.ended
 
-    def _look(self, pieces: list[bytes]) -> None:
+    def _look(self, data: bytes) -> None:
         """See content before it leaves."""
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._watch is not None:
             self._watch(data)
-        self.count += len(data)
-        self._last = data if len(data) >= 4 else self._last[-4:] + data  # noqa: PLR2004 - the longest EVENT_ENDS
+        size = len(data)
+        self.count += size
+        self._last = data if size >= 4 else self._last[-4:] + data  # noqa: PLR2004 - the longest EVENT_ENDS
 
     @property
     def at_event_boundary(self) -> bool:
