@@ -1,7 +1,8 @@
 """One socket: bytes in and out, flow control, deadlines, and the ways in which it ends.
 
 Bytes come in by ``data_received`` and are only stored; whoever wants them sets ``on_readable``, or waits for
-``readable``. Bytes go out by a list and leave together at ``flush``.
+``readable``. Who can do without their being stored sets ``on_data``. Bytes go out by a list and leave together at
+``flush``.
 
 Flow control: a connection stops reading while ``HIGH_WATER`` bytes wait for its consumer, and says by ``paused`` and
 ``on_writable`` that its peer does not take what was written. One coarse timer per connection serves every deadline.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from .hangup import hangup_watch
@@ -53,6 +55,7 @@ class Connection(asyncio.Protocol):
         "heard",
         "loop",
         "news",
+        "on_data",
         "on_eof",
         "on_made",
         "on_readable",
@@ -71,6 +74,7 @@ class Connection(asyncio.Protocol):
         self.paused = False  # the peer does not take what we write
         self.on_made = on_made
         self.on_readable: Callable[[], None] | None = None
+        self.on_data: Callable[[bytes], bool] | None = None  # is shown what comes while nothing waits; True: taken
         self.on_writable: Callable[[], None] | None = None
         self.on_eof: Callable[[], None] | None = None  # the peer left, seen even while its bytes are not read
         self._closing: asyncio.Future[None] | None = None
@@ -99,6 +103,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Store what came and tell the consumer, who may take it at once."""
         self.heard = True
+        if self.on_data is not None and not self._pending and self.on_data(data):
+            return
         self._pending += data
         if self.on_readable is not None:
             self.on_readable()
@@ -219,7 +225,7 @@ class Connection(asyncio.Protocol):
         if seconds is None:
             self._deadline = None
             return
-        self._deadline = deadline = self.loop.time() + seconds
+        self._deadline = deadline = monotonic() + seconds  # the clock of every loop, without a call through it
         if self._timer is None or self._timer_at > deadline:
             if self._timer is not None:
                 self._timer.cancel()

@@ -147,6 +147,11 @@ class HTTP1Connection(Connection):
             self._go_on_reading()
         return raw, content
 
+    @property
+    def chunks(self) -> ChunkedReader | None:
+        """What reads the chunks of the message that is coming; None where it has none."""
+        return self._reader if isinstance(self._reader, ChunkedReader) else None
+
     def _poll_head(self) -> Event:
         pending = self._pending
         end = pending.find(b"\r\n\r\n") + 4 if pending else 0

@@ -1,8 +1,9 @@
 """Move bytes from side to side: a response's content, or everything after a 101.
 
 Moving happens inside the callback that brought the bytes, so an event of a stream leaves in the same turn of the loop
-in which it came; no task is switched and no timer made for it. The slow side slows the fast one: while the sink is
-``paused`` the source is not polled, and stops reading by itself (``http1.HIGH_WATER``).
+in which it came; no task is switched and no timer made for it, and whole chunks are not even stored. The slow side
+slows the fast one: while the sink is ``paused`` the source is not polled, and stops reading by itself
+(``http1.HIGH_WATER``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .framing import END, NEED_DATA
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .framing import ChunkedReader
     from .http1 import HTTP1Connection
 
 LAST_WORDS = 5.0  # seconds in which a slow side may still take what a side that has left said before
@@ -29,7 +31,7 @@ class BodyRelay:
     client is the one who is slow (SPEC §9).
     """
 
-    __slots__ = ("_done", "_idle", "_last", "_sink", "_source", "_watch", "count", "ended")
+    __slots__ = ("_chunks", "_done", "_idle", "_last", "_sink", "_source", "_watch", "count", "ended")
 
     def __init__(
         self, source: HTTP1Connection, sink: HTTP1Connection, watch: Callable[[bytes], None] | None, idle: float
@@ -39,6 +41,7 @@ class BodyRelay:
         self._watch = watch
         self._idle = idle
         self._done: asyncio.Future[None] | None = None
+        self._chunks: ChunkedReader | None = None  # of the source, where its chunks can leave as they came
         self._last = b""
         self.count = 0  # bytes of content
         self.ended = False
@@ -49,10 +52,28 @@ class BodyRelay:
             return
         self._done = asyncio.get_running_loop().create_future()
         self._source.on_readable = self._sink.on_writable = self._step
+        self._chunks = self._source.chunks if self._sink.writes_chunks else None
+        self._source.on_data = None if self._chunks is None else self._pass
         try:
             await self._done
         finally:
-            self._source.on_readable = self._sink.on_writable = None
+            self._source.on_readable = self._sink.on_writable = self._source.on_data = None
+
+    def _pass(self, data: bytes) -> bool:
+        """Move whole chunks that have just come, as most events of streams do. False where more has to be done."""
+        done, chunks, sink = cast("asyncio.Future[None]", self._done), cast("ChunkedReader", self._chunks), self._sink
+        if chunks.owed or sink.paused or sink.closed or done.done():
+            return False
+        try:
+            count, content = chunks.whole_chunks(data)
+            if count != len(data):
+                return False
+            self._look(content)
+            sink.write(data)
+            self._source.set_deadline(self._idle)
+        except Exception as error:  # noqa: BLE001 - as in _step
+            done.set_exception(error)
+        return True
 
     def _step(self) -> None:
         done = cast("asyncio.Future[None]", self._done)
