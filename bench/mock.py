@@ -7,6 +7,7 @@ at which it was written (CLOCK_MONOTONIC, one clock for all processes of a machi
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 
@@ -14,6 +15,7 @@ from bench.messages import EVENT, LAST, RESPONSE, STREAM, Framer, Wish, chunk, w
 
 BURST = 50  # events in one write of a stream that is as fast as it is taken
 BACKLOG = 4096
+HELD = 64 << 10  # bytes that the kernel may keep of a stream that is as fast as it is taken
 
 
 class Stream:
@@ -30,6 +32,8 @@ class Stream:
 
     def begin(self) -> None:
         """Send the head, and the first event behind it."""
+        if not self._every:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)
         self._transport.write(STREAM)
         self.step()
 
