@@ -121,7 +121,7 @@ def panels(report: Report) -> list[Panel]:
     others = [name for name in names if name != DIRECT]
     steps = sorted({one.concurrency for one in report.calls})
     calls = {(one.peer, one.concurrency): one for one in report.calls}
-    streams = {one.peer: one for one in report.streams if one.peer != DIRECT}
+    streams = {one.peer: one for one in report.streams}
 
     def by_step(name: str, value: Callable[[Calls], Iterable[float]]) -> tuple[float, ...]:
         return tuple(figure for step in steps for figure in value(calls[name, step]))
@@ -138,18 +138,19 @@ def panels(report: Report) -> list[Panel]:
             logarithmic=True,
         ),
         Panel(
-            "Streams of events", "ms over direct access, and between two events", ("added p50", "added p99", "gap p99"),
-            {
-                name: (one.added_p50 / MICRO, one.added_p99 / MICRO, one.gap_p99 / MICRO)
-                for name, one in streams.items()
-            },
-            logarithmic=True,
-        ),
-        Panel(
-            "CPU", "us of all its processes, for each request by requests at once, and for each event",
+            "CPU", "us of all its processes for a request, by requests at once; for an event",
             (*map(str, steps), "event"),
             {name: (*by_step(name, lambda one: [one.cpu]), streams[name].cpu) for name in others},
             logarithmic=True,
+        ),
+        Panel(
+            "Streams: added latency", "ms over direct access, for each event", ("p50", "p99"),
+            {name: (streams[name].added_p50 / MICRO, streams[name].added_p99 / MICRO) for name in others},
+            logarithmic=True,
+        ),
+        Panel(
+            "Streams: time between two events", "ms; they leave the upstream every 20 ms", ("p50", "p99"),
+            {name: (streams[name].gap_p50 / MICRO, streams[name].gap_p99 / MICRO) for name in names},
         ),
         Panel(
             "Memory", "MiB resident", ("idle", "under load", "after"),
