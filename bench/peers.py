@@ -26,7 +26,7 @@ from bench.measure import Cores, pinned
 from bench.messages import MODEL, request, small_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -72,12 +72,18 @@ class Process:
     """A child that ends with its context; what it says on stderr can be waited for."""
 
     def __init__(
-        self, command: Sequence[str], folder: Path, cores: frozenset[int] = frozenset(), home: Path | None = None
+        self,
+        command: Sequence[str],
+        folder: Path,
+        cores: frozenset[int] = frozenset(),
+        home: Path | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self._said = folder / f"{time.monotonic_ns()}.stderr"
         self._command = command
         self._home = home or folder
+        self._environ = environ
         self._cores = cores
 
     def __enter__(self) -> Self:
@@ -85,6 +91,7 @@ class Process:
             self._child = subprocess.Popen(
                 self._command,
                 cwd=self._home,
+                env=self._environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
