@@ -74,7 +74,7 @@ class Line:
 
 
 @contextmanager
-def pair(more: str = "", deployments: int = 2) -> Iterator[tuple[Running, Running]]:
+def pair(sizes: Sizes, more: str = "", deployments: int = 2) -> Iterator[tuple[Running, Running]]:
     """An upstream and a proxy before it that has had some load."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,7 +82,7 @@ def pair(more: str = "", deployments: int = 2) -> Iterator[tuple[Running, Runnin
             upstream(folder / "mock", CORES) as mock,
             passthrough(folder / "proxy", configuration(mock.port, deployments, more), CORES) as proxy,
         ):
-            ask(Job(proxy.port, KEY, 1, WARM), CORES)
+            ask(Job(proxy.port, KEY, 1, min(WARM, sizes.seconds)), CORES)
             yield mock, proxy
 
 
@@ -129,7 +129,7 @@ def starts(sizes: Sizes) -> Iterator[Line]:
 def connections(sizes: Sizes) -> Iterator[Line]:
     """Idle connections, each after one exchange."""
     count = room_for(sizes.connections, 1)
-    with pair(LIMITS % (count + SPARE)) as (_, proxy):
+    with pair(sizes, LIMITS % (count + SPARE)) as (_, proxy):
         before, alone = resident(proxy.pid), ask(Job(proxy.port, KEY, 1, sizes.seconds), CORES)
         with crowded(proxy, "idle", count) as took:
             held = (resident(proxy.pid) - before) / count / KIB
@@ -155,7 +155,7 @@ def beside(what: str, alone: Seen, meanwhile: Seen) -> Iterator[Line]:
 def streams(sizes: Sizes) -> Iterator[Line]:
     """Streams that are silent after their first event."""
     count = room_for(sizes.streams, 2)
-    with pair(LIMITS % (count + SPARE)) as (_, proxy):
+    with pair(sizes, LIMITS % (count + SPARE)) as (_, proxy):
         before, alone = resident(proxy.pid), stream(proxy, sizes)
         with crowded(proxy, "streams", count) as took:
             held = (resident(proxy.pid) - before) / count / KIB
@@ -166,7 +166,7 @@ def streams(sizes: Sizes) -> Iterator[Line]:
 
 def slow(sizes: Sizes) -> Iterator[Line]:
     """Streams that never pause, to readers of 1 KiB a second."""
-    with pair() as (mock, proxy):
+    with pair(sizes) as (mock, proxy):
         before, alone = resident(proxy.pid), stream(proxy, sizes)
         with crowded(proxy, "slow", sizes.slow):
             settle(mock)
@@ -189,7 +189,7 @@ def settle(mock: Running) -> None:
 def deployments(sizes: Sizes) -> Iterator[Line]:
     """What an exchange costs where a group has many deployments."""
     costs: dict[int, list[float]] = {2: [], sizes.deployments: []}
-    with pair() as (_, few), pair(deployments=sizes.deployments) as (_, many):
+    with pair(sizes) as (_, few), pair(sizes, deployments=sizes.deployments) as (_, many):
         for _ in range(sizes.rounds):
             for count, proxy in ((2, few), (sizes.deployments, many)):
                 before = cpu_of(proxy.pid)
@@ -206,7 +206,7 @@ def body(sizes: Sizes) -> Iterator[Line]:
     size = len(content) / 1e6
     rate = size / seconds(content, json_peek(CHAT), 1)
     yield Line("scan of 20 MB of JSON, the model at its end", rate, "MB/s", "alone, in pieces of 64 KiB")
-    with pair() as (mock, proxy):
+    with pair(sizes) as (mock, proxy):
         direct = ask(Job(mock.port, KEY, 1, sizes.seconds, large=True), CORES)
         before = cpu_of(proxy.pid)
         seen = ask(Job(proxy.port, KEY, 1, sizes.seconds, large=True), CORES)

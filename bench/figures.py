@@ -164,7 +164,7 @@ class Bench:
             ask(Job(one.port, KEY, 1, seconds=min(0.2, self._plan.seconds)), self._cores)
 
     def _resident(self) -> dict[str, int]:
-        time.sleep(REST)
+        time.sleep(min(REST, self._plan.seconds))
         return {one.name: resident(one.pid) for one in self._everybody}
 
     def _in_turn(self, job: Callable[[Running], Job], number: int) -> Iterable[tuple[Running, Seen, float]]:
