@@ -40,7 +40,7 @@ SPARE = 1000  # descriptors and connections beyond those of a crowd
 EVERY_US = 20_000
 EVENTS_A_SECOND = 1_000_000 // EVERY_US
 WARM = 0.3  # seconds of load before anything is measured
-SETTLING = 30.0  # seconds at most
+SETTLING = 60.0  # seconds at most
 LOOK = 0.25  # seconds
 QUIET = 10.0  # percent of a core
 LIMITS = "limits: {connections: %d}\n"
@@ -166,10 +166,10 @@ def streams(sizes: Sizes) -> Iterator[Line]:
 
 def slow(sizes: Sizes) -> Iterator[Line]:
     """Streams that never pause, to readers of 1 KiB a second."""
-    with pair(sizes) as (mock, proxy):
+    with pair(sizes) as (_, proxy):
         before, alone = resident(proxy.pid), stream(proxy, sizes)
         with crowded(proxy, "slow", sizes.slow):
-            settle(mock)
+            settle(proxy)
             at_first = resident(proxy.pid)
             meanwhile = stream(proxy, sizes)
             grown = (resident(proxy.pid) - at_first) / MIB
@@ -179,10 +179,10 @@ def slow(sizes: Sizes) -> Iterator[Line]:
         yield from beside("fast stream's event", alone, meanwhile)
 
 
-def settle(mock: Running) -> None:
-    """Wait until the upstream is held, as far as the kernel's buffers do not take what it has to say."""
+def settle(proxy: Running) -> None:
+    """Wait until whoever sends is held: the kernel takes some megabytes for each reader before that."""
     until = time.monotonic() + SETTLING
-    while idle_share(mock, LOOK) > QUIET and time.monotonic() < until:
+    while idle_share(proxy, LOOK) > QUIET and time.monotonic() < until:
         pass
 
 

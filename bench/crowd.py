@@ -24,6 +24,7 @@ PATIENCE = 60.0  # seconds for one batch
 NEVER = Wish(2, 600_000_000)  # one event now, the next in ten minutes
 FLOOD = Wish(10_000_000, 0)
 SIP = 1024
+IP_BIND_ADDRESS_NO_PORT = 24  # Linux: which port is decided with the connection, not before
 SMALL_WINDOW = 8192
 
 
@@ -55,6 +56,7 @@ async def connect(job: Job, number: int) -> socket.socket:
     one.setblocking(False)
     if job.kind == "slow":
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
+    one.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     one.bind((f"127.0.0.{2 + number // job.per_address}", 0))
     await loop.sock_connect(one, ("127.0.0.1", job.port))
     await loop.sock_sendall(one, job.said())

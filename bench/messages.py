@@ -50,6 +50,7 @@ EVENT = (
     b'"model":"gpt-4o","service_tier":"default","system_fingerprint":"fp_fc9f1d7035","choices":[{"index":0,'
     b'"delta":{"content":"t=%d;"},"logprobs":null,"finish_reason":null}]}\n\n'
 )
+LARGE_EVENT = EVENT.replace(b"t=%d;", b"t=%d;" + b" words" * 2500)  # 15 KB
 LAST = b"data: [DONE]\n\n"
 HEAD = """\
 POST {path} HTTP/1.1\r

@@ -11,9 +11,9 @@ import socket
 import sys
 import time
 
-from bench.messages import EVENT, LAST, RESPONSE, STREAM, Framer, Wish, chunk, wish_of
+from bench.messages import EVENT, LARGE_EVENT, LAST, RESPONSE, STREAM, Framer, Wish, chunk, wish_of
 
-BURST = 50  # events in one write of a stream that is as fast as it is taken
+BURST = 4  # large events in one write of a stream that is as fast as it is taken
 BACKLOG = 4096
 HELD = 64 << 10  # bytes that the kernel may keep of a stream that is as fast as it is taken
 
@@ -41,8 +41,8 @@ class Stream:
         """Send what is due, and come back when more is."""
         if self.paused or self._transport.is_closing():
             return
-        count = 1 if self._every else min(BURST, self._left)
-        self._transport.write(b"".join(chunk(EVENT % time.monotonic_ns()) for _ in range(count)))
+        count, event = (1, EVENT) if self._every else (min(BURST, self._left), LARGE_EVENT)
+        self._transport.write(b"".join(chunk(event % time.monotonic_ns()) for _ in range(count)))
         self._left -= count
         if not self._left:
             self._transport.write(chunk(LAST) + b"0\r\n\r\n")
