@@ -78,7 +78,7 @@ def named(only: str) -> list[str]:
 
 def preface(plan: Plan, cores: Cores, where: str) -> str:
     """When, where and how, in words."""
-    runs = f"Medians of {plan.rounds} rounds; {plan.seconds:g} s each, or {plan.events} events one every 20 ms"
+    runs = f"Rounds: {plan.rounds}, medians shown; {plan.seconds:g} s a run, or {plan.events} events, one every 20 ms"
     return f"{today()}, {where}.\n{runs}; {cores}.\n"
 
 

@@ -115,9 +115,9 @@ def starts(sizes: Sizes) -> Iterator[Line]:
         yield Line("later starts, to the first answer", later.answered * 1e3, "ms")
         yield Line("`import passthrough`", runs.import_seconds(sizes.starts) * 1e3, "ms", "beyond an empty interpreter")
         imports = runs.imports()
-    dearest = sorted(imports.items(), key=lambda one: -one[1])[:4]
-    note = f"by package: {in_words(by_package(imports)[:5])}; by module: {in_words(dearest)}"
-    yield Line("modules imported until the first answer", len(imports), "", note)
+    yield Line("imports until the first answer", len(imports), "modules", in_words(by_package(imports)[:4]))
+    for name, micro in sorted(imports.items(), key=lambda one: -one[1])[:2]:
+        yield Line(f"of it `{name}`", micro / 1e3, "ms", "the dearest by themselves")
     tls = sum(imports.get(name, 0) for name in ("ssl", "_ssl")) / 1e3
     whose = "asyncio's own import" if "ssl" in imported_by("import asyncio") else "ours"
     yield Line("of it `ssl`", tls, "ms", whose if tls else "not imported")
@@ -133,7 +133,7 @@ def connections(sizes: Sizes) -> Iterator[Line]:
         before, alone = resident(proxy.pid), ask(Job(proxy.port, KEY, 1, sizes.seconds), CORES)
         with crowded(proxy, "idle", count) as took:
             held = (resident(proxy.pid) - before) / count / KIB
-            note = f"all there after {took:.1f} s; limits.connections was raised above its default of 10,000"
+            note = f"there after {took:.1f} s; `limits.connections` is above its default, 10,000"
             yield Line(f"{count:,} idle connections, each", held, "KiB", note)
             yield Line("CPU meanwhile", idle_share(proxy, sizes.seconds), "%", "of one core")
             yield from beside("request", alone, ask(Job(proxy.port, KEY, 1, sizes.seconds), CORES))
@@ -159,7 +159,7 @@ def streams(sizes: Sizes) -> Iterator[Line]:
         before, alone = resident(proxy.pid), stream(proxy, sizes)
         with crowded(proxy, "streams", count) as took:
             held = (resident(proxy.pid) - before) / count / KIB
-            yield Line(f"{count:,} silent streams, each", held, "KiB", f"both sides; all there after {took:.1f} s")
+            yield Line(f"{count:,} silent streams, each", held, "KiB", f"both sides; there after {took:.1f} s")
             yield Line("CPU meanwhile", idle_share(proxy, sizes.seconds), "%", "of one core")
             yield from beside("further stream's event", alone, stream(proxy, sizes))
 
@@ -222,7 +222,8 @@ PARTS: dict[str, Callable[[Sizes], Iterator[Line]]] = {
 
 def lines_table(lines: Sequence[Line]) -> str:
     """The figures as Markdown."""
-    return table(["", "", "", ""], ([one.what, number(one.value), one.unit, one.note] for one in lines))
+    rows = ([one.what, f"{number(one.value)} {one.unit}".strip(), one.note] for one in lines)
+    return table(["", "", ""], rows, words=(0, 2))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -248,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in PARTS[name](QUICK if options.quick else Sizes()):
             lines.append(line)
             if not options.markdown:
-                print(f"{line.what:44} {number(line.value):>8} {line.unit:6} {line.note}", flush=True)
+                print(f"{line.what:45} {number(line.value):>8} {line.unit:7} {line.note}", flush=True)
     text = f"{today()}, {options.machine}; {CORES}.\n\n{lines_table(lines)}"
     if options.markdown:
         print(text)

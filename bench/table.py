@@ -22,19 +22,19 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, numbers to the right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """A Markdown table; ``words`` are the columns that stand to the left, numbers stand to the right."""
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]
-    rule = [("-" * (width - 1) + ":") if column else "-" * width for column, width in enumerate(widths)]
-    padded = [
-        [
-            one.rjust(width) if column else one.ljust(width)
+    rule = ["-" * width if column in words else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    lines = []
+    for row in [cells[0], rule, *cells[1:]]:
+        padded = [
+            one.ljust(width) if column in words else one.rjust(width)
             for column, (one, width) in enumerate(zip(row, widths, strict=True))
         ]
-        for row in [cells[0], rule, *cells[1:]]
-    ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in padded)
+        lines.append(f"| {' | '.join(padded)} |\n")
+    return "".join(lines)
 
 
 def milliseconds(*values: float) -> list[str]:
