@@ -133,7 +133,7 @@ def connections(sizes: Sizes) -> Iterator[Line]:
         before, alone = resident(proxy.pid), ask(Job(proxy.port, KEY, 1, sizes.seconds), CORES)
         with crowded(proxy, "idle", count) as took:
             held = (resident(proxy.pid) - before) / count / KIB
-            note = f"there after {took:.1f} s; `limits.connections` is above its default, 10,000"
+            note = f"there after {took:.1f} s; `limits.connections: {count + SPARE}`, by default 10000"
             yield Line(f"{count:,} idle connections, each", held, "KiB", note)
             yield Line("CPU meanwhile", idle_share(proxy, sizes.seconds), "%", "of one core")
             yield from beside("request", alone, ask(Job(proxy.port, KEY, 1, sizes.seconds), CORES))
