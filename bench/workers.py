@@ -19,8 +19,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.measure import cpu_of
+
 PROGRAM = str(Path(__file__).resolve().parent.parent / "passthrough.py")
-TICKS = os.sysconf("SC_CLK_TCK")
 BODY = b'{"model":"gpt-4","messages":[{"role":"user","content":"hi"}]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 SCRIPT = """wrk.method = "POST"
@@ -57,20 +60,6 @@ class Figures(NamedTuple):
     proxy: float
     load: float
     upstream: float
-
-
-def cpu_of(pids: list[int]) -> float:
-    """User and system time of some processes, in seconds."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children."""
-    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def load_by_wrk(port: int, seconds: float, connections: int, folder: Path) -> tuple[int, float, float]:
@@ -138,9 +127,9 @@ def measure(workers: int, upstream: subprocess.Popen[str], port: int, options: a
                 return asyncio.run(load_by_ourselves(int(found[1]), seconds, options.connections))
 
             load(1)
-            before = cpu_of(family(proxy.pid)), cpu_of([upstream.pid])
+            before = cpu_of(proxy.pid), cpu_of(upstream.pid)
             requests, seconds, own = load(options.seconds)
-            after = cpu_of(family(proxy.pid)), cpu_of([upstream.pid])
+            after = cpu_of(proxy.pid), cpu_of(upstream.pid)
             proxy.terminate()
     return Figures(requests, seconds, after[0] - before[0], own, after[1] - before[1])
 
