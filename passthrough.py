@@ -13,6 +13,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from relay.answers import pages
@@ -105,7 +106,6 @@ class Worker:
         self.gather: Callable[[dict[str, Any]], Awaitable[list[dict[str, Any]]]] = alone
         self.dropped: Callable[[], int] = int  # records of the log
         self._clients = Clients(self)
-        self._loop = asyncio.get_running_loop()
 
     # The story of one exchange.
 
@@ -221,7 +221,7 @@ class Worker:
         passage.route = route
         passage.routes.append(route)
         while True:
-            now = self._loop.time()
+            now = monotonic()
             try:
                 attempt = router.begin(route, router.select(route, now), now)
             except AllOut:
@@ -235,11 +235,11 @@ class Worker:
                 return
             if verdict is Verdict.FAIL:
                 raise passage.error or Unavailable("No deployment answered.")
-            router.end(attempt, self._loop.time())
+            router.end(attempt, monotonic())
 
     async def _attempt(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Verdict:
         """One try at one deployment, and what to do about its outcome."""
-        began = self._loop.time() if fresh else attempt.started
+        began = monotonic() if fresh else attempt.started
         passage.error = None
         row = passage.rows[attempt] = self.recorder.attempt(passage.exchange, attempt.deployment.id)
         try:
@@ -249,7 +249,7 @@ class Worker:
             outcome = self._outcome_of(error, passage, attempt)
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
         finally:
-            now = self._loop.time()
+            now = monotonic()
             row["ms"] = round((now - began) * 1000, 3)
         row["outcome"], row["status"] = WORDS[outcome.kind], outcome.status
         passage.brain.router.record(attempt, outcome, now)
@@ -262,7 +262,7 @@ class Worker:
         if isinstance(error, StaleConnection):
             return Outcome(Kind.STALE, sent=error.sent)
         if isinstance(error, UpstreamTimeout):
-            return passage.brain.router.late(attempt, self._loop.time(), sent=error.sent)
+            return passage.brain.router.late(attempt, monotonic(), sent=error.sent)
         if not error.sent:
             return Outcome(Kind.CONNECT_FAILED, sent=False)
         return Outcome(Kind.BAD_ANSWER if isinstance(error, MalformedAnswer) else Kind.RESET)
@@ -277,7 +277,7 @@ class Worker:
             lines = request_lines(upstream.approach, exchange, request)
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, lines)
-            timeout = passage.brain.router.head_timeout(attempt, self._loop.time())
+            timeout = passage.brain.router.head_timeout(attempt, monotonic())
             head = await upstream.response_head(timeout, partial(pass_interim, exchange))
             check_switch(exchange, request, head)
         except BaseException:
@@ -308,13 +308,13 @@ class Worker:
         if error.cause is not None:
             self.recorder.failed(passage.exchange, error.cause)
             return
-        passage.brain.router.record(attempt, Outcome(Kind.BROKEN), self._loop.time())
+        passage.brain.router.record(attempt, Outcome(Kind.BROKEN), monotonic())
         self.recorder.broken(passage.exchange, passage.rows[attempt], error)
         UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
 
     def _release(self, passage: Passage, but: Attempt | None = None) -> None:
         """Give back every connection and end every attempt: on every path, and earlier all ``but`` the answer's."""
-        now = self._loop.time()
+        now = monotonic()
         for attempt, response in passage.responses.items():
             if attempt is not but:
                 response.upstream.release()
@@ -335,7 +335,7 @@ class Worker:
         self.recorder.settle(exchange)
 
     def _is_ready(self) -> bool:
-        return not self.draining and self.brain.router.available(self._loop.time())
+        return not self.draining and self.brain.router.available(monotonic())
 
     async def _metrics(self) -> bytes:
         """The text of all workers' metrics."""
@@ -345,7 +345,7 @@ class Worker:
         """The metrics of this worker, its gauges brought up to date."""
         self.recorder.flush()
         counts = self.affinity.count(), self.dropped()
-        return snapshot(self.recorder.metrics, self.brain.router, self.in_flight, *counts, self._loop.time())
+        return snapshot(self.recorder.metrics, self.brain.router, self.in_flight, *counts, monotonic())
 
     # Life.
 

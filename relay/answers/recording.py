@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..choosing.outcomes import WORDS, Kind
@@ -118,7 +119,7 @@ class Recorder:
         if exchange.is_local:
             return
         record = exchange.record
-        record.total_ms = round((self._loop.time() - exchange.started) * 1000, 3)
+        record.total_ms = round((monotonic() - exchange.started) * 1000, 3)
         for row in record.attempts:
             if not row["outcome"]:  # cut short: what ended the exchange ended the attempt
                 row["outcome"] = record.outcome or ""

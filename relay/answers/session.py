@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..wire.downstream import LINGER_BYTES, LINGER_SECONDS
@@ -32,7 +33,7 @@ def send_switch(exchange: Exchange, reason: bytes, lines: bytes) -> None:
     """Commit to a session."""
     exchange.committed = True
     exchange.record.status = SWITCHING
-    exchange.record.first_byte_ms = round((asyncio.get_running_loop().time() - exchange.started) * 1000, 3)
+    exchange.record.first_byte_ms = round((monotonic() - exchange.started) * 1000, 3)
     exchange.connection.send_interim(SWITCHING, reason, lines)
     exchange.connection.flush()
 

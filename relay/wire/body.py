@@ -6,6 +6,7 @@ retry can send them again; beyond that the first send is the only one (SPEC §7,
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
@@ -92,7 +93,7 @@ class RequestBody:
         """
         if self.ended:
             return started if self.ended_at is None else self.ended_at
-        return self._connection.loop.time()
+        return monotonic()
 
     async def read(self) -> bytes:
         """The next piece of the content, b"" at its end.
@@ -116,7 +117,7 @@ class RequestBody:
             raise ClientGone(str(error)) from None
         if connection.received:  # with this piece, where the head has said how long the content is
             self.ended = True
-            self.ended_at = connection.loop.time()
+            self.ended_at = monotonic()
             if event is END:
                 return b""
         assert isinstance(event, bytes)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol, Self
 
 from ..errors import ClientGone, ClientTooSlow, Fields, ProxyError
@@ -103,7 +104,7 @@ class Exchange:
         self.committed = False  # a byte of the response has left: from here on no retry, and no other answer
         self.is_last = False  # the connection ends with it
         self.is_local = False  # one of our own pages: no record
-        self.started = connection.loop.time()
+        self.started = monotonic()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
         self.paid_to: Deployment | None = None  # whose prices hold for what was used
         self.span: ExchangeSpan | None = None  # where the file asks for spans
@@ -124,7 +125,7 @@ class Exchange:
         """The first byte of the response is about to leave: from here on there is no other answer."""
         self.committed = True
         self.record.status = status
-        self.record.first_byte_ms = round((self.connection.loop.time() - self.started) * 1000, 3)
+        self.record.first_byte_ms = round((monotonic() - self.started) * 1000, 3)
 
     @property
     def closes(self) -> bool:

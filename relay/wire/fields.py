@@ -87,7 +87,9 @@ def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tu
     A client says the same head with every request but for the length, so a head is parsed once and the same object is
     handed out whenever those bytes come again; what ``memo`` holds stays with it.
     """
-    match = LENGTH_LINE.search(raw)
+    at = raw.find(b"ontent-Length: ")
+    at = at if at >= 0 else raw.find(b"ontent-length: ")
+    match = LENGTH_LINE.match(raw, max(at - 3, 0))
     if match is None:
         key, length = raw, None
     else:
@@ -131,17 +133,25 @@ def parse_request_head(raw: bytes, most_fields: int, longest_target: int) -> Req
     return head
 
 
-def parse_response_head(raw: bytes, most_fields: int) -> ResponseHead:
-    """Read a response head that ends with its empty line. Raises ``ProxyError`` where it is malformed."""
+def parse_response_head(raw: bytes, most_fields: int, like: Layout | None = None) -> ResponseHead:
+    """Read a response head that ends with its empty line. Raises ``ProxyError`` where it is malformed.
+
+    ``like``: the layout of an answer that came before, which this one is likely to share.
+    """
     start = STATUS_LINE.match(raw)
     if start is None:
         raise BadRequest("The status line is malformed.")
     minor, status, reason = start.groups()
-    fields = parse_fields(raw, start.end(), most_fields)
-    names = tuple([name for name, _ in fields])
-    layout = recall_layout(names) if len(raw) <= LONGEST_KNOWN_HEAD else None
-    head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, layout)
-    check_framing(head)
+    fields = like.read(raw, start.end()) if like is not None and like.is_usual else None
+    if fields is None:
+        fields = parse_fields(raw, start.end(), most_fields)
+        like = recall_layout(tuple([name for name, _ in fields])) if len(raw) <= LONGEST_KNOWN_HEAD else None
+        if like is not None:
+            like.seen += 1
+    elif ends_blank(raw, start.end()):
+        fields = without_blanks(fields)
+    head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, like)
+    head.length = check_framing(head)
     return head
 
 
@@ -156,9 +166,17 @@ def parse_fields(raw: bytes, start: int, most: int) -> Fields:
     fields: Fields = FIELD_LINE.findall(raw, start, end)
     if len(fields) > most:
         raise HeadTooLarge(f"The head has more than {most} field lines.")
-    if raw.find(b" \r\n", start) >= 0 or raw.find(b"\t\r\n", start) >= 0:
-        return [(name, value.rstrip(b" \t")) for name, value in fields]
-    return fields
+    return without_blanks(fields) if ends_blank(raw, start) else fields
+
+
+def ends_blank(raw: bytes, start: int) -> bool:
+    """Whether any line from ``start`` on ends with white space."""
+    return raw.find(b" \r\n", start) >= 0 or raw.find(b"\t\r\n", start) >= 0
+
+
+def without_blanks(fields: Fields) -> Fields:
+    """Field lines without white space at the end of a value; that before it has not been read."""
+    return [(name, value.rstrip(b" \t")) for name, value in fields]
 
 
 def refused_request_line(raw: bytes) -> ProxyError:
@@ -203,29 +221,35 @@ def check_target(target: bytes) -> None:
         raise BadRequest("The request target holds a fragment or a backslash.")
 
 
-def check_framing(head: Head) -> None:
-    """Refuse what leaves the end of the message open to two readings (RFC 9112 §6.1, §6.3; h11 takes the first two)."""
-    if b"transfer-encoding" in head:
-        if b"content-length" in head:
+def check_framing(head: Head) -> int | None:
+    """The length that Content-Length gives, None without one.
+
+    Refuses what leaves the end of the message open to two readings (RFC 9112 §6.1, §6.3; h11 takes the first two).
+    """
+    places = head.layout.places
+    if b"transfer-encoding" in places:
+        if b"content-length" in places:
             raise BadRequest("Content-Length and Transfer-Encoding stand beside each other.")
         if head.version == b"1.0":
             raise BadRequest("Transfer-Encoding is unknown to HTTP/1.0.")
         if head.get(b"transfer-encoding").lower() != b"chunked":
             raise CodingNotImplemented("The only transfer coding spoken here is one 'chunked'.")
-    elif b"content-length" in head:
-        check_lengths(head.get(b"content-length"))
+    elif b"content-length" in places:
+        return read_length(head.get(b"content-length"))
+    return None
 
 
-def check_lengths(value: bytes) -> None:
+def read_length(value: bytes) -> int:
     """One length, or several that agree, of digits alone and below 2^63 (RFC 9110 §8.6)."""
     if value.isdigit() and len(value) < LONGEST_DIGITS:
-        return
+        return int(value)
     lengths = {length.strip(b" \t") for length in value.split(b",")}
     if len(lengths) > 1:
         raise BadRequest("Content-Length is given twice, with different values.")
     length = lengths.pop()
     if not DIGITS.fullmatch(length) or int(length) > LONGEST_BODY:
         raise BadRequest("Content-Length is not a number of bytes below 2^63.")
+    return int(length)
 
 
 def check_host(head: RequestHead) -> None:

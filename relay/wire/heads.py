@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 
 # The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
 FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+
+USUAL = 4  # times; an expression costs as much as reading some hundred heads by the general one
+VALUE = rb":[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n"
 
 
 class Layout:
@@ -18,7 +22,7 @@ class Layout:
     ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("framing", "memo", "names", "places")
+    __slots__ = ("_values", "framing", "memo", "names", "places", "seen")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
@@ -27,7 +31,24 @@ class Layout:
         for at, name in enumerate(names):
             key = name.lower()
             self.places[key] = (*self.places.get(key, ()), at)
+        self.seen = 0  # times that it was met again
+        self._values: re.Pattern[bytes] | None = None
         self.framing = tuple(sorted(at for key in FRAMING for at in self.places.get(key, ())))  # those that h11 judges
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it comes so often that it is worth an expression of its own."""
+        return self.seen >= USUAL
+
+    def read(self, raw: bytes, start: int) -> Fields | None:
+        """The field lines from ``start`` to the empty line that ends ``raw``, if they have this layout; else None.
+
+        The grammar is that of ``fields.parse_fields``.
+        """
+        if self._values is None:
+            self._values = re.compile(b"".join([re.escape(name) + VALUE for name in self.names]) + rb"\r\n")
+        match = self._values.fullmatch(raw, start)
+        return None if match is None else list(zip(self.names, match.groups(), strict=True))
 
 
 class Head:
@@ -83,7 +104,7 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """A response's head, as an upstream sent it."""
 
-    __slots__ = ("reason", "status")
+    __slots__ = ("length", "reason", "status")
 
     def __init__(
         self, status: int, reason: bytes, version: bytes, fields: Fields, layout: Layout | None = None
@@ -91,6 +112,7 @@ class ResponseHead(Head):
         super().__init__(version, fields, layout)
         self.status = status
         self.reason = reason
+        self.length: int | None = None  # that Content-Length gives, once the framing has been checked
 
     @property
     def is_interim(self) -> bool:

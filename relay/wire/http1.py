@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Limits
+    from .heads import Layout
 
 Event: TypeAlias = RequestHead | ResponseHead | bytes | Signal  # a head, content, or END (NEED_DATA only from a poll)
 REQUEST_FRAMING = {
@@ -63,6 +64,7 @@ class HTTP1Connection(Connection):
 
     __slots__ = (
         "_keeps",
+        "_like",
         "_method",
         "_reader",
         "_to_write",
@@ -80,6 +82,7 @@ class HTTP1Connection(Connection):
         super().__init__(on_made)
         self.role = role
         self.limits = limits
+        self._like: Layout | None = None  # the layout of the last head that came from an upstream
         self.wants_continue = False  # the client waits for 100 before it sends content
         self._begin_cycle()
 
@@ -189,11 +192,11 @@ class HTTP1Connection(Connection):
         return head
 
     def _read_response(self, raw: bytes) -> ResponseHead:
-        head = parse_response_head(raw, self.limits.head_fields)
+        head = parse_response_head(raw, self.limits.head_fields, self._like)
         if head.status < 200:  # noqa: PLR2004 - interim, or a switch of protocols: no content
             return head
-        said = head.get(b"content-length")
-        length = self.content_length = int(said.partition(b",")[0]) if said else None
+        self._like = head.layout
+        length = self.content_length = head.length
         framing = self._judge_response(head, length)
         self._keeps = self._keeps and framing.keep_alive
         self._reader = make_reader(framing.extent, length or 0)
