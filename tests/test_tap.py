@@ -319,7 +319,7 @@ def test_an_unfinished_event_is_held_within_the_bound() -> None:
     splitter = SSESplitter()
     for _ in range(100):
         splitter.feed(b"A" * 65_536)
-    assert len(splitter._partial) <= LARGEST_EVENT + 65_536
+    assert len(splitter.partial) <= LARGEST_EVENT + 65_536
 
 
 def test_a_bomb_ends_the_watching_and_nothing_else() -> None:
@@ -401,7 +401,7 @@ def test_lists_of_ids_are_read_too() -> None:
 
 def test_a_tree_whose_names_are_anything_is_always_decoded() -> None:
     tree = compile_pointers([("/*", "thing")])
-    assert id_names(tree) == (None, None)
+    assert id_names(tree) == (None, None, None)
     finder = IdFinder(tree)
     assert not finder.is_dull(b"{}")
     assert finder.event(b'{"a":"x"}') == [("thing", "x")]
