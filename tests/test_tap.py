@@ -411,7 +411,9 @@ def test_a_document_without_the_way_to_an_id_is_not_decoded(monkeypatch: pytest.
     tree = compile_pointers([("/choices/*/message/audio/id", "chat_audio")])
     with monkeypatch.context() as patched:
         patched.setattr(finders, "decode", None)
-        assert IdFinder(tree).document(b'{"id":"chatcmpl-1","choices":[{"message":{"audio":null}}]}') == []
+        watcher = ResponseTap(JSON, b"", tree, metered=False)
+        assert watcher.feed(b'{"id":"chatcmpl-1","choices":[{"message":{"audio":null}}]}') == []
+        assert watcher.watching
     shown = b'{"choices":[{"message":{"audio": {"id":"audio_1"}}}]}'
     assert IdFinder(tree).document(shown) == [("chat_audio", "audio_1")]
 

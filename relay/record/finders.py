@@ -110,9 +110,6 @@ class IdFinder:
             return []
         if self._peek is None:
             whole = len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS)
-            if whole and self._hints is not None and self._hints.search(data) is None:
-                self._done = True
-                return []
             value = decode(data) if whole else None
             if value is not None:
                 self._done = True
@@ -165,6 +162,14 @@ def decode(data: bytes) -> Any:
         return DECODER.decode(data.decode())
     except (ValueError, RecursionError):
         return None
+
+
+def is_bare(pointers: Node, data: bytes) -> bool:
+    """Whether this is a document that comes whole, and shows no id."""
+    if len(data) > LARGEST_DOCUMENT or not data.endswith(DOCUMENT_ENDS):
+        return False
+    _, hints, _ = id_names(pointers)
+    return hints is not None and hints.search(data) is None
 
 
 def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .finders import USAGE, IdFinder, UsageFinder, id_names
+from .finders import USAGE, IdFinder, UsageFinder, id_names, is_bare
 from .inflate import CODINGS, Inflater
 from .usage import Usage
 
@@ -100,7 +100,7 @@ class ResponseTap:
     found: the caller may then skip ``feed``.
     """
 
-    __slots__ = ("_ids", "_images", "_inflater", "_meter", "_signs", "_splitter", "watching")
+    __slots__ = ("_ids", "_images", "_inflater", "_meter", "_pointers", "_signs", "_splitter", "watching")
 
     def __init__(
         self, content_type: bytes, content_encoding: bytes, pointers: Node, metered: bool, *, images: bool = False
@@ -108,7 +108,8 @@ class ResponseTap:
         readable, stream, packed = read_form(content_type, content_encoding)
         self.watching = readable and (metered or bool(pointers.children))
         self._meter = UsageFinder(images=images) if metered else None
-        self._ids = IdFinder(pointers) if pointers.children else None
+        self._pointers = pointers if pointers.children else None  # None: there are no ids to be found, or none any more
+        self._ids: IdFinder | None = None
         self._images = images and metered
         self._splitter = SSESplitter() if stream else None
         self._inflater = Inflater() if packed else None
@@ -174,20 +175,31 @@ class ResponseTap:
             return [pair for event in splitter.feed(data) for pair in self._event(event)]
         if self._meter is not None:
             self._meter.feed(data)
-        return self._ids.document(data) if self._ids is not None else []
+        if self._pointers is None:
+            return []
+        if self._ids is None and is_bare(self._pointers, data):
+            self._pointers = None
+            return []
+        return self._finder(self._pointers).document(data)
+
+    def _finder(self, pointers: Node) -> IdFinder:
+        """What looks for ids, made when there may be one."""
+        if self._ids is None:
+            self._ids = IdFinder(pointers)
+        return self._ids
 
     def _is_dull(self, data: bytes) -> bool:
         return (
             not self._images
             and (self._meter is None or b'"usage"' not in data or USAGE.search(data) is None)
-            and (self._ids is None or self._ids.is_dull(data))
+            and (self._pointers is None or self._finder(self._pointers).is_dull(data))
         )
 
     def _event(self, data: bytes) -> Pairs:
         if self._meter is not None and self._is_final(data):
             self._meter.forget()
             self._meter.feed(data)
-        return self._ids.event(data) if self._ids is not None else []
+        return self._finder(self._pointers).event(data) if self._pointers is not None else []
 
     def _is_final(self, data: bytes) -> bool:
         """Whether an event may report usage; of an image stream's events those with partial pictures do not."""
