@@ -19,7 +19,7 @@ __all__ = ["Found", "JSONPeek", "Splice", "Splicer"]
 MODEL, NAMES, NAME = "model", "target_model_names", "target_model_names/*"  # the last is one of a list
 MODEL_KEY = literal(MODEL)
 ONCE = frozenset({MODEL, NAMES})
-FLAGS = ("stream", "store", "background")  # as FLAT has them
+FLAGS = frozenset({"stream", "store", "background"})
 TEXT = "prompt_cache_key"
 BOOLEANS = {b"true": True, b"false": False}
 SMALL = 16 << 10  # bytes of a body that is looked over as a whole before it is walked
@@ -105,14 +105,17 @@ class JSONPeek(JSONScanner):
             return False
         if not plan.elsewhere.isdisjoint(data.split(b'"')) or (b"\\" in data and b"\\u00" in data):
             return False
-        model, cache_key, *flags = match.groups()
+        model, cache_key, stream, store, background = match.groups()
         if model is not None and (text := decode(model)) is not None:
             self._text_at(plan.members[MODEL_KEY], text, *match.span(MODEL))
         if cache_key is not None and (text := decode(cache_key)) is not None:
             self.scalars[TEXT] = text
-        for name, raw in zip(FLAGS, flags, strict=True):
-            if raw in BOOLEANS:
-                self.scalars[name] = BOOLEANS[raw]
+        if stream in BOOLEANS:
+            self.scalars["stream"] = BOOLEANS[stream]
+        if store in BOOLEANS:
+            self.scalars["store"] = BOOLEANS[store]
+        if background in BOOLEANS:
+            self.scalars["background"] = BOOLEANS[background]
         self._base = self._rest(data, 0)
         return True
 
