@@ -20,7 +20,7 @@ from relay.subjects.pointers import Node, compile_pointers
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 EMPTY = compile_pointers([])
 TREE = compile_pointers(
@@ -328,6 +328,39 @@ def test_plans_are_remembered_by_tree_up_to_a_limit(monkeypatch: pytest.MonkeyPa
     for other in others:
         plan_of(other)
     assert plan_of(first) is not plan
+
+
+def seen_by(peek: JSONPeek, feed: Callable[[JSONPeek, bytes], None], content: bytes) -> object:
+    """All that a peek tells of a body, or its refusal."""
+    try:
+        feed(peek, content)
+    except BadRequest as error:
+        return error.message
+    return peek.done, peek.model, peek.found, peek.scalars, peek.target_names, peek.splices("new")
+
+
+SAID = st.sampled_from(
+    [b'"model":"m"',
+     b'"model" : "\xc3\xa9"', b'"model":"\xff"', rb'"model":"\u006d"', rb'"mod\u0065l":"n"', b'"model":5',
+     b'"stream":true', b'"stream": false ', b'"stream":"x"', b'"stream":{}', b'"store":null', b'"background":true',
+     b'"prompt_cache_key":"k"', rb'"prompt_cache_key":"\ud83d"', b'"prompt_cache_key":7', b'"target_model_names":"a"',
+     b'"x":"\\"model\\""', b'"x":{"model":"no"}', b'"x":[[[[[[["deep"]]]]]]]', b'"x":"]}"', b'"x":tru', b'"x":',
+     b'"conversation":"conv_1"', b'"conversation":{"id":"conv_1"}', b'"conversation":null', b'"input":[{"id":"i"}]',
+     rb'"input":[{"\u0069d":"i"}]', b'"input":"id"', b'"tools":[{"vector_store_ids":["vs_1"]}]', b'"":0', b""]
+)  # fmt: skip
+
+
+@given(
+    st.lists(SAID, max_size=6),
+    st.sampled_from([b",", b" , ", b",,"]),
+    st.sampled_from([b"{%s}", b" {%s}", b"{%s} ", b"{%s", b'{%s}"model":"no"}', b"[{%s}]", b"\xef\xbb\xbf{%s}"]),
+    st.sampled_from([EMPTY, TREE, compile_pointers([("/model", "model"), ("/store", "x"), ("/*/id", "y")])]),
+)
+def test_a_body_says_at_a_glance_what_it_says_when_walked(
+    said: list[bytes], comma: bytes, form: bytes, tree: Node
+) -> None:
+    content = form % comma.join(said)
+    assert seen_by(JSONPeek(tree), JSONPeek.feed, content) == seen_by(JSONPeek(tree), JSONScanner.feed, content)
 
 
 # Splices

@@ -319,7 +319,7 @@ def test_an_unfinished_event_is_held_within_the_bound() -> None:
     splitter = SSESplitter()
     for _ in range(100):
         splitter.feed(b"A" * 65_536)
-    assert len(splitter._partial) <= LARGEST_EVENT + 65_536
+    assert len(splitter.partial) <= LARGEST_EVENT + 65_536
 
 
 def test_a_bomb_ends_the_watching_and_nothing_else() -> None:
@@ -401,7 +401,7 @@ def test_lists_of_ids_are_read_too() -> None:
 
 def test_a_tree_whose_names_are_anything_is_always_decoded() -> None:
     tree = compile_pointers([("/*", "thing")])
-    assert id_names(tree) == (None, None)
+    assert id_names(tree) == (None, None, None)
     finder = IdFinder(tree)
     assert not finder.is_dull(b"{}")
     assert finder.event(b'{"a":"x"}') == [("thing", "x")]
@@ -411,7 +411,9 @@ def test_a_document_without_the_way_to_an_id_is_not_decoded(monkeypatch: pytest.
     tree = compile_pointers([("/choices/*/message/audio/id", "chat_audio")])
     with monkeypatch.context() as patched:
         patched.setattr(finders, "decode", None)
-        assert IdFinder(tree).document(b'{"id":"chatcmpl-1","choices":[{"message":{"audio":null}}]}') == []
+        watcher = ResponseTap(JSON, b"", tree, metered=False)
+        assert watcher.feed(b'{"id":"chatcmpl-1","choices":[{"message":{"audio":null}}]}') == []
+        assert watcher.watching
     shown = b'{"choices":[{"message":{"audio": {"id":"audio_1"}}}]}'
     assert IdFinder(tree).document(shown) == [("chat_audio", "audio_1")]
 

@@ -34,6 +34,7 @@ MOST_KNOWN = 64  # ids that come back in every event of a stream: there are a ha
 
 # Each begins with a literal, which the regex engine finds fast; what stands before it is looked at afterwards.
 USAGE = re.compile(rb'"usage"(?<=[{,\s]"usage")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(?=\{)')
+USAGE_NAME = b'"usage"'
 TIER = re.compile(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
 PICTURE = re.compile(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
 ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
@@ -46,14 +47,13 @@ USAGE_DECODER = json.JSONDecoder(parse_float=Decimal)
 class UsageFinder:
     """Find the usage object, the service tier and, if asked, the pictures of a JSON document that passes."""
 
-    __slots__ = ("_count_images", "_tail", "images", "tier", "usage")
+    usage: Usage | None = None
+    tier: str | None = None
+    images = 0
+    _tail = b""
 
     def __init__(self, *, images: bool = False) -> None:
         self._count_images = images
-        self._tail = b""
-        self.usage: Usage | None = None
-        self.tier: str | None = None
-        self.images = 0
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes of the document."""
@@ -65,13 +65,19 @@ class UsageFinder:
         if b'"service_tier"' in data:
             for match in TIER.finditer(data):
                 self.tier = match[1].decode("ascii", "replace")
-        start = self._read_usage(data) if b'"usage"' in data else None
+        at = data.find(USAGE_NAME)
+        start = self._read_usage(data, at) if at >= 0 else None
         self._tail = data[-LONGEST_MATCH:] if start is None else data[start:]
 
-    def _read_usage(self, data: bytes) -> int | None:
+    def _read_usage(self, data: bytes, at: int) -> int | None:
         """Read what is complete; where the last object begins that is not, None if there is no such."""
-        for match in USAGE.finditer(data):
-            rest = data[match.end() : match.end() + LARGEST_USAGE]
+        while at >= 0:
+            match = USAGE.match(data, at)
+            at = data.find(USAGE_NAME, at + 1)
+            if match is None:
+                continue
+            begin = match.end()
+            rest = data[begin : begin + LARGEST_USAGE]
             try:
                 value, _ = USAGE_DECODER.raw_decode(rest.decode("utf-8", "replace"))
             except (ValueError, RecursionError):
@@ -89,15 +95,14 @@ class UsageFinder:
 class IdFinder:
     """Find ids at the places of a pointer tree, each pair once."""
 
-    __slots__ = ("_done", "_hints", "_known", "_names", "_peek", "_pointers", "_seen")
+    _peek: JSONPeek | None = None
+    _done = False
 
     def __init__(self, pointers: Node) -> None:
         self._pointers = pointers
-        self._names, self._hints = id_names(pointers)
+        self._names, self._hints, _ = id_names(pointers)
         self._seen: set[int] = set()  # hashes: what was seen may be long (encrypted content)
         self._known: set[bytes] = set()
-        self._peek: JSONPeek | None = None
-        self._done = False
 
     def document(self, data: bytes) -> Pairs:
         """The new ids in the next bytes of one document; decoded at once where it comes whole, as most do."""
@@ -105,9 +110,6 @@ class IdFinder:
             return []
         if self._peek is None:
             whole = len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS)
-            if whole and self._hints is not None and self._hints.search(data) is None:
-                self._done = True
-                return []
             value = decode(data) if whole else None
             if value is not None:
                 self._done = True
@@ -162,6 +164,14 @@ def decode(data: bytes) -> Any:
         return None
 
 
+def is_bare(pointers: Node, data: bytes) -> bool:
+    """Whether this is a document that comes whole, and shows no id."""
+    if len(data) > LARGEST_DOCUMENT or not data.endswith(DOCUMENT_ENDS):
+        return False
+    _, hints, _ = id_names(pointers)
+    return hints is not None and hints.search(data) is None
+
+
 def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
     """Add the (kind, id) pairs of a decoded document to ``pairs``, in its order."""
     shape = type(value)
@@ -181,15 +191,16 @@ def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
     return pairs
 
 
-Patterns = tuple["re.Pattern[bytes] | None", "re.Pattern[bytes] | None"]
+Pattern = re.Pattern[bytes] | None
+Patterns = tuple[Pattern, Pattern, Pattern]
 _patterns_of: dict[int, tuple[Node, Patterns]] = {}  # there is one tree for each endpoint
 
 
 def id_names(pointers: Node) -> Patterns:
-    """Two patterns: members that may hold an id of this tree (the group is the id), and members on the way to one.
+    """Three patterns: members that may hold an id of this tree (the group is the id), and members on the way to one.
 
-    A document without one of the latter shows no id. None where any member may. Names are matched as upstreams write
-    them: one that is spelled with escapes is not seen.
+    A document without one of the latter shows no id. The third are these, and usage. None where any member may. Names
+    are matched as upstreams write them: one that is spelled with escapes is not seen.
     """
     known = _patterns_of.get(id(pointers))
     if known is None or known[0] is not pointers:
@@ -197,8 +208,9 @@ def id_names(pointers: Node) -> Patterns:
             _patterns_of.clear()
         ways = list(_ways(pointers, ()))
         names = _compile_names({way[-1] if way else None for way in ways}, rb'(?:"([^"\\]*)")?')
-        hints = _compile_names({_telling(way) for way in ways}, b"")
-        known = _patterns_of[id(pointers)] = (pointers, (names, hints))
+        telling = {_telling(way) for way in ways}
+        patterns = names, _compile_names(telling, b""), _compile_names(telling | {"usage"}, b"")
+        known = _patterns_of[id(pointers)] = (pointers, patterns)
     return known[1]
 
 

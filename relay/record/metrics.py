@@ -89,15 +89,14 @@ class Family:
         }
 
     def _child(self, values: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """The child for label values that have none yet."""
+        if len(values) != len(self.label_names):
+            raise ValueError(f"{self.name} has the labels {self.label_names}, got {values}")
+        if len(self._children) >= MOST_CHILDREN:
+            values = (OTHER,) * len(values)
         child = self._children.get(values)
         if child is None:
-            if len(values) != len(self.label_names):
-                raise ValueError(f"{self.name} has the labels {self.label_names}, got {values}")
-            if len(self._children) >= MOST_CHILDREN:
-                values = (OTHER,) * len(values)
-                child = self._children.get(values)
-            if child is None:
-                child = self._children[values] = make()
+            child = self._children[values] = make()
         return child
 
 
@@ -108,7 +107,7 @@ class Counter(Family):
 
     def labels(self, *values: str) -> Child:
         """The child for these label values, made at its first use."""
-        child: Child = self._child(values, Child)
+        child: Child = self._children.get(values) or self._child(values, Child)
         return child
 
     def total(self) -> float:
@@ -134,7 +133,7 @@ class Histogram(Family):
 
     def labels(self, *values: str) -> Distribution:
         """The child for these label values, made at its first use."""
-        child: Distribution = self._child(values, lambda: Distribution(self.bounds))
+        child: Distribution = self._children.get(values) or self._child(values, lambda: Distribution(self.bounds))
         return child
 
     def snapshot(self) -> dict[str, Any]:
@@ -270,26 +269,26 @@ class Resolved:
         self.cached.value += usage.cached_tokens
         self.output.value += usage.output_tokens
         self.reasoning.value += usage.reasoning_tokens
-        self.audio.value += usage.audio_tokens
+        self.audio.value += usage.input_audio_tokens + usage.output_audio_tokens
 
 
 def observe(metrics: ProxyMetrics, record: ExchangeRecord) -> None:
     """Count one finished exchange in every family that it touches."""
-    children = metrics.resolved(record.group, record.deployment, record.status)
+    deployment, first_byte, total, usage = record.deployment, record.first_byte_ms, record.total_ms, record.usage
+    children = metrics.resolved(record.group, deployment, record.status)
     children.exchanges.value += 1
     children.bytes_in.value += record.bytes_in
     children.bytes_out.value += record.bytes_out
     for attempt in record.attempts:
         metrics.attempts.labels(attempt["deployment"], attempt["outcome"]).value += 1
-    if record.first_byte_ms is not None and record.deployment is not None:  # our own refusals are no model's speed
-        children.first_byte.observe(record.first_byte_ms / 1000)
-    if record.total_ms is not None:
-        children.duration.observe(record.total_ms / 1000)
-    if record.usage is not None:
-        if record.usage == UNMETERED:
-            children.unmetered.value += 1
-        elif isinstance(record.usage, Usage):
-            children.add_usage(record.usage)
+    if first_byte is not None and deployment is not None:  # our own refusals are no model's speed
+        children.first_byte.observe(first_byte / 1000)
+    if total is not None:
+        children.duration.observe(total / 1000)
+    if isinstance(usage, Usage):
+        children.add_usage(usage)
+    elif usage == UNMETERED:
+        children.unmetered.value += 1
     if record.cost is not None:
         children.cost.value += float(record.cost)
 

@@ -6,13 +6,11 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .finders import USAGE, IdFinder, UsageFinder
+from .finders import USAGE, IdFinder, UsageFinder, id_names, is_bare
 from .inflate import CODINGS, Inflater
 from .usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..subjects.pointers import Node
     from .finders import Pairs
 
@@ -39,24 +37,19 @@ def ends_event(last: bytes) -> bool:
 class SSESplitter:
     """Cut a ``text/event-stream`` into the data of its events. Bytes in, bytes out."""
 
-    __slots__ = ("_begun", "_partial")
+    __slots__ = ("_begun", "partial")
 
     def __init__(self) -> None:
-        self._partial = b""
+        self.partial = b""  # of an event that has not ended yet, shortened
         self._begun = False
-
-    @property
-    def at_boundary(self) -> bool:
-        """Whether the bytes so far end where an event does."""
-        return not self._partial
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of every event that ends in these bytes; events without data are left out."""
-        start = max(0, len(self._partial) - LONGEST_EVENT_END)
-        buffer = self._partial + data if self._partial else data
+        start = max(0, len(self.partial) - LONGEST_EVENT_END)
+        buffer = self.partial + data if self.partial else data
         if not self._begun:
             if len(buffer) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(buffer):
-                self._partial = buffer
+                self.partial = buffer
                 return []
             self._begun = True
             buffer = buffer.removeprefix(BYTE_ORDER_MARK)
@@ -66,12 +59,12 @@ class SSESplitter:
         for match in EVENT_END.finditer(buffer, start):
             events.append(event_data(buffer[at : match.start()]))
             at = match.end()
-        self._partial = shorten(buffer[at:] if at else buffer)
+        self.partial = shorten(buffer[at:] if at else buffer)
         return [event for event in events if event]
 
     def finish(self) -> list[bytes]:
         """The data of a last event that no blank line ended; SDKs take it all the same."""
-        data, self._partial = event_data(self._partial), b""
+        data, self.partial = event_data(self.partial), b""
         return [data] if data else []
 
 
@@ -107,19 +100,23 @@ class ResponseTap:
     found: the caller may then skip ``feed``.
     """
 
-    __slots__ = ("_ids", "_images", "_inflater", "_look", "_meter", "_splitter", "watching")
+    __slots__ = ("_ids", "_images", "_inflater", "_meter", "_pointers", "_signs", "_splitter", "watching")
 
     def __init__(
         self, content_type: bytes, content_encoding: bytes, pointers: Node, metered: bool, *, images: bool = False
     ) -> None:
-        self._meter = UsageFinder(images=images) if metered else None
-        self._ids = IdFinder(pointers) if pointers.children else None
-        self._images = images and metered
         readable, stream, packed = read_form(content_type, content_encoding)
+        self.watching = readable and (metered or bool(pointers.children))
+        self._meter = UsageFinder(images=images) if metered else None
+        self._pointers = pointers if pointers.children else None  # None: there are no ids to be found, or none any more
+        self._ids: IdFinder | None = None
+        self._images = images and metered
         self._splitter = SSESplitter() if stream else None
-        self._look: Callable[[bytes], Pairs] = self._events if stream else self._document
         self._inflater = Inflater() if packed else None
-        self.watching = readable and (self._meter is not None or self._ids is not None)
+        self._signs: re.Pattern[bytes] | None = None  # without one of these, plain events show nothing
+        if stream and not packed and not self._images:
+            _, hints, signs = id_names(pointers)
+            self._signs = signs if metered else hints
 
     @property
     def usage(self) -> Usage | None:
@@ -137,6 +134,15 @@ class ResponseTap:
 
     def feed(self, data: bytes) -> Pairs:
         """Look at bytes that are about to leave; the (kind, id) pairs seen in them for the first time."""
+        signs, splitter = self._signs, self._splitter
+        if (
+            signs is not None
+            and splitter is not None
+            and signs.search(data) is None
+            and not splitter.partial
+            and data.endswith(b"\n\n")
+        ):
+            return []  # whole events that show nothing, as nearly all do, are not even cut apart
         if not self.watching:
             return []
         pairs: Pairs = []
@@ -161,31 +167,39 @@ class ResponseTap:
         except Exception:  # noqa: BLE001 - as in feed
             return []
 
-    def _document(self, data: bytes) -> Pairs:
+    def _look(self, data: bytes) -> Pairs:
+        splitter = self._splitter
+        if splitter is not None:
+            if not splitter.partial and data.endswith(b"\n\n") and self._is_dull(data):
+                return []
+            return [pair for event in splitter.feed(data) for pair in self._event(event)]
         if self._meter is not None:
             self._meter.feed(data)
-        return self._ids.document(data) if self._ids is not None else []
-
-    def _events(self, data: bytes) -> Pairs:
-        """Whole events that show nothing, as nearly all do, are not even cut apart."""
-        splitter = self._splitter
-        assert splitter is not None, "a stream has one"
-        if self._is_dull(data) and splitter.at_boundary and data.endswith(b"\n\n"):
+        if self._pointers is None:
             return []
-        return [pair for event in splitter.feed(data) for pair in self._event(event)]
+        if self._ids is None and is_bare(self._pointers, data):
+            self._pointers = None
+            return []
+        return self._finder(self._pointers).document(data)
+
+    def _finder(self, pointers: Node) -> IdFinder:
+        """What looks for ids, made when there may be one."""
+        if self._ids is None:
+            self._ids = IdFinder(pointers)
+        return self._ids
 
     def _is_dull(self, data: bytes) -> bool:
         return (
             not self._images
             and (self._meter is None or b'"usage"' not in data or USAGE.search(data) is None)
-            and (self._ids is None or self._ids.is_dull(data))
+            and (self._pointers is None or self._finder(self._pointers).is_dull(data))
         )
 
     def _event(self, data: bytes) -> Pairs:
         if self._meter is not None and self._is_final(data):
             self._meter.forget()
             self._meter.feed(data)
-        return self._ids.event(data) if self._ids is not None else []
+        return self._finder(self._pointers).event(data) if self._pointers is not None else []
 
     def _is_final(self, data: bytes) -> bool:
         """Whether an event may report usage; of an image stream's events those with partial pictures do not."""

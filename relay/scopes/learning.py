@@ -43,14 +43,19 @@ class Learner:
         )
         self.watch = self._watch if self._tap.watching else None
 
-    def _watch(self, data: bytes | bytearray) -> None:
+    def _watch(self, data: bytes) -> None:
         """See bytes that are about to leave."""
-        store_pairs(self._affinity, self._tap.feed(bytes(data)), self._scope)
+        pairs = self._tap.feed(data)
+        if pairs:
+            store_pairs(self._affinity, pairs, self._scope)
 
     def finish(self) -> Usage | str | None:
         """The answer is over: what it used, ``UNMETERED`` where it should have said so, None where it uses nothing."""
-        store_pairs(self._affinity, self._tap.finish(), self._scope)
-        return (self._tap.usage or UNMETERED) if self._metered else None
+        tap = self._tap
+        pairs = tap.finish()
+        if pairs:
+            store_pairs(self._affinity, pairs, self._scope)
+        return (tap.usage or UNMETERED) if self._metered else None
 
 
 class SessionLearner:
@@ -74,7 +79,9 @@ class SessionLearner:
     def learn(self, message: bytes) -> None:
         """See a message that is about to reach the client. Never fails."""
         try:
-            store_pairs(self._affinity, self._finder.event(message), self._scope)
+            pairs = self._finder.event(message)
+            if pairs:
+                store_pairs(self._affinity, pairs, self._scope)
             if self._metered and USAGE.search(message) is not None:
                 finder = UsageFinder()
                 finder.feed(message)
@@ -91,10 +98,9 @@ class SessionLearner:
 
 def store_pairs(affinity: AffinityStore, pairs: Pairs, scope: str) -> None:
     """Remember the ids that an answer shows."""
-    if pairs:
-        shown = (as_resource(kind, value, "response") for kind, value in pairs)
-        kept = [(resource.kind, resource.id) for resource in shown if resource is not None]
-        affinity.remember(kept, scope, time.time())
+    shown = (as_resource(kind, value, "response") for kind, value in pairs)
+    kept = [(resource.kind, resource.id) for resource in shown if resource is not None]
+    affinity.remember(kept, scope, time.time())
 
 
 def learn_from_head(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import AmbiguousBody
 from .jsonscan import Found, JSONScanner
-from .jsontext import Plan, literal
+from .jsontext import FLAT, Plan, decode, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,15 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["Found", "JSONPeek", "Splice", "Splicer"]
 
 MODEL, NAMES, NAME = "model", "target_model_names", "target_model_names/*"  # the last is one of a list
+MODEL_KEY = literal(MODEL)
 ONCE = frozenset({MODEL, NAMES})
 FLAGS = frozenset({"stream", "store", "background"})
-TEXTS = frozenset({"prompt_cache_key"})
+TEXT = "prompt_cache_key"
 BOOLEANS = {b"true": True, b"false": False}
+SMALL = 16 << 10  # bytes of a body that is looked over as a whole before it is walked
 PLANS = 1024  # trees whose plan is remembered: two or three per operation of the API
 
 
-@dataclass(frozen=True, slots=True)
-class Splice:
+class Splice(NamedTuple):
     """Replace the content's bytes ``start`` to ``stop`` by ``replacement``; an empty one removes them."""
 
     start: int
@@ -90,6 +90,35 @@ class JSONPeek(JSONScanner):
         self._said: tuple[str, ...] = ()  # of those that may come once
         self._cut: Splice | None = None
 
+    def feed(self, data: bytes) -> None:
+        """Look at the next bytes. After an error the scanner is of no more use. Raises BadRequest."""
+        if self._base or not self._glance(data):
+            super().feed(data)
+
+    def _glance(self, data: bytes) -> bool:
+        """Whether this is a whole body that names a model and sets flags but no more: one match takes it all.
+
+        Such are most bodies, and small. What comes in pieces, is malformed or names more must be walked.
+        """
+        match, plan = FLAT.match(data) if len(data) <= SMALL else None, self._plan
+        if match is None or plan is None or plan.elsewhere is None or data.count(MODEL_KEY) > 1:
+            return False
+        if not plan.elsewhere.isdisjoint(data.split(b'"')) or (b"\\" in data and b"\\u00" in data):
+            return False
+        model, cache_key, stream, store, background = match.groups()
+        if model is not None and (text := decode(model)) is not None:
+            self._text_at(plan.members[MODEL_KEY], text, *match.span(MODEL))
+        if cache_key is not None and (text := decode(cache_key)) is not None:
+            self.scalars[TEXT] = text
+        if stream in BOOLEANS:
+            self.scalars["stream"] = BOOLEANS[stream]
+        if store in BOOLEANS:
+            self.scalars["store"] = BOOLEANS[store]
+        if background in BOOLEANS:
+            self.scalars["background"] = BOOLEANS[background]
+        self._base = self._rest(data, 0)
+        return True
+
     @property
     def target_names(self) -> tuple[str, ...]:
         """``target_model_names``: a string, a comma list or a list, in order, without empty ones."""
@@ -105,11 +134,11 @@ class JSONPeek(JSONScanner):
         ``at`` is a member of ``found`` that stands for the top-level model where a body has none.
         Asked for when ``done``: before that, a hint's end may not have been seen.
         """
-        splices = [] if self._cut is None else [self._cut]
-        named = at or self.model
-        if named is not None and model is not None and model != named.value:
-            splices.append(Splice(named.start, named.stop, json.dumps(model).encode()))
-        return sorted(splices, key=lambda splice: splice.start)
+        cut, named = self._cut, at or self.model
+        if named is None or model is None or model == named.value:
+            return [] if cut is None else [cut]
+        renamed = Splice(named.start, named.stop, json.dumps(model).encode())
+        return [renamed] if cut is None else sorted([cut, renamed], key=lambda splice: splice.start)
 
     def _enter(self, plan: Plan) -> None:
         role = plan.role or ""
@@ -121,16 +150,19 @@ class JSONPeek(JSONScanner):
             self._said += (role,)
 
     def _string(self, plan: Plan, raw: bytes, start: int) -> None:
-        text, role, kind = self._afford(raw), plan.role, plan.kind
-        if text is None:
-            return
+        text = self._afford(raw)
+        if text is not None:
+            self._text_at(plan, text, start, start + len(raw))
+
+    def _text_at(self, plan: Plan, text: str, start: int, stop: int) -> None:
+        role, kind = plan.role, plan.kind
         if role == MODEL or kind is not None:
-            found = Found(kind or MODEL, text, start, start + len(raw))
+            found = Found(kind or MODEL, text, start, stop)
             if role == MODEL:
                 self.model = found
             if kind is not None:
                 self.found.append(found)
-        if role in TEXTS:
+        if role == TEXT:
             self.scalars[role] = text
         elif role == NAMES:
             self._names += listed(text)
@@ -178,7 +210,9 @@ def plan_of(pointers: Node) -> Plan:
 
 def _root_plan(pointers: Node) -> Plan:
     plan = Plan(pointers)
-    for name in (*ONCE, *FLAGS, *TEXTS):
+    if not plan.unmarked:
+        plan.elsewhere = frozenset(key[1:-1] for key in plan.needles if key != MODEL_KEY)
+    for name in (*ONCE, *FLAGS, TEXT):
         plan.members[literal(name)] = Plan(pointers.child(name), name)
     names = plan.members[literal(NAMES)]
     names.other = Plan(None, NAME)

@@ -13,8 +13,7 @@ that is linear in any; where a text is malformed, the small steps refuse some of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import BadRequest
 from .jsontext import (
@@ -59,8 +58,7 @@ OVERHEAD = 256  # bytes that a found string takes beside its text
 SCALAR_LIMIT = 8  # bytes; true, false and null are the scalars that anybody asks for
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A string of interest: what it is, its text, and the bytes of the content that hold it, quotes included."""
 
     kind: str

@@ -47,6 +47,13 @@ _STRING = (
 )
 _VALUE = rb"(?:(" + _STRING + rb")|([-+.\w]++)|(" + _nested(LEVELS)[1] + rb"))" + _BLANK
 _, _SMALL = _nested(4)
+# A whole object that says these members, if at all, as plainly as can be, and no routing hint.
+_COLON = _BLANK + rb":" + _BLANK
+_TEXT, _WORD = rb'"[^"\\]*+"', rb"[-+.\w]++"
+_FORMS = {b"model": _TEXT, b"prompt_cache_key": _TEXT, b"stream": _WORD, b"store": _WORD, b"background": _WORD}
+_SAID = [name + rb'"' + _COLON + rb"(?P<" + name + rb">" + form + rb")" for name, form in _FORMS.items()]
+_OTHER = rb"(?!(?:" + b"|".join([*_FORMS, b"target_model_names"]) + rb')")[^"\\]*+"' + _COLON
+_OTHER += rb"(?:" + b"|".join([_STRING, _WORD, _nested(5)[1]]) + rb")"
 
 LEAD = _compile(rb"[\xef\xbb\xbf \t\r\n]*+")  # a byte order mark is tolerated, whole or cut
 BLANK = _compile(_BLANK)
@@ -56,6 +63,7 @@ REST = _compile(_REST)
 # Group 1 is the key or nothing, the others are the value in its form.
 MEMBER = _compile(_BLANK, rb'("', _REST, rb'")', _BLANK, rb":", _BLANK, _VALUE, rb"[,}]")
 ELEMENT = _compile(rb"(", _BLANK, rb")", _VALUE, rb"[,\]]")
+FLAT = _compile(rb"\{(?:", _BLANK, rb'"(?:', b"|".join([*_SAID, _OTHER]), rb")", _BLANK, rb"(?:,|\}\Z))*+(?<=\})\Z")
 PLAIN = re.compile(rb'"[\w.-]+"').fullmatch  # a key that can be written otherwise only with \u00..
 # Below places of no interest: to the next bracket that leads out, and back over those to the next that leads in.
 DOWN = _compile(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\[{])", _FILL, rb")*+")
@@ -100,7 +108,7 @@ def past(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
 class Plan:
     """A place as the scanner wants it: members by the bytes of their key, and what must occur before a find below."""
 
-    __slots__ = ("in_array", "in_object", "kind", "members", "needles", "other", "role", "unmarked")
+    __slots__ = ("elsewhere", "in_array", "in_object", "kind", "members", "needles", "other", "role", "unmarked")
 
     def __init__(self, node: Node | None, role: str | None = None) -> None:
         children = {} if node is None else node.children
@@ -111,6 +119,7 @@ class Plan:
         self.in_object, self.in_array = bool(children), self.other is not None
         self.needles: tuple[bytes, ...] = ()
         self.unmarked = False  # something may be found below that no needle precedes
+        self.elsewhere: frozenset[bytes] | None = None  # of a root: names without which only its own roles are found
         self._mark()
 
     def _mark(self) -> None:

@@ -17,7 +17,7 @@ from .inspection import (
     NAME,
     NAMES,
     ONCE,
-    TEXTS,
+    TEXT,
     Found,
     JSONPeek,
     Splice,
@@ -306,7 +306,7 @@ class MultipartPeek:
             self._names += names_in(text)
         elif role == NAME:
             self._names += filter(None, [text.strip()])
-        elif role in TEXTS:
+        elif role == TEXT:
             self.scalars[role] = text
         elif role in FLAGS and text.lower() in WORDS:
             self.scalars[role] = WORDS[text.lower()]
