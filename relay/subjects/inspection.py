@@ -22,7 +22,7 @@ ONCE = frozenset({MODEL, NAMES})
 FLAGS = frozenset({"stream", "store", "background"})
 TEXT = "prompt_cache_key"
 BOOLEANS = {b"true": True, b"false": False}
-SMALL = 16 << 10  # bytes of a body that is looked over as a whole before it is walked
+SMALL = 4 << 10  # bytes of a body that is looked over as a whole before it is walked
 PLANS = 1024  # trees whose plan is remembered: two or three per operation of the API
 
 
@@ -100,10 +100,13 @@ class JSONPeek(JSONScanner):
 
         Such are most bodies, and small. What comes in pieces, is malformed or names more must be walked.
         """
-        match, plan = FLAT.match(data) if len(data) <= SMALL else None, self._plan
-        if match is None or plan is None or plan.elsewhere is None or data.count(MODEL_KEY) > 1:
+        plan = self._plan
+        if len(data) > SMALL or not data.endswith(b"}") or plan is None or plan.elsewhere is None:
             return False
-        if not plan.elsewhere.isdisjoint(data.split(b'"')) or (b"\\" in data and b"\\u00" in data):
+        if not plan.elsewhere.isdisjoint(data.split(b'"')) or data.count(MODEL_KEY) > 1:
+            return False
+        match = None if b"\\" in data and b"\\u00" in data else FLAT.match(data)
+        if match is None:
             return False
         model, cache_key, stream, store, background = match.groups()
         if model is not None and (text := decode(model)) is not None:
