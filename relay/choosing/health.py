@@ -87,7 +87,7 @@ class Health:
 class Member:
     """A deployment as it is asked for one upstream model."""
 
-    __slots__ = ("access", "account", "deployment", "health", "holds", "key", "quota")
+    __slots__ = ("access", "account", "deployment", "health", "holds", "key", "quota", "sound_at")
 
     def __init__(
         self, deployment: Deployment, health: Health, *, quota: Quota, account: Hold, key: Hold, access: Hold
@@ -98,6 +98,7 @@ class Member:
         self.account = account
         self.key = key
         self.access = access
+        self.sound_at = -1  # the stamp at which none of these held it, or was being tried
         self.holds = (
             (Why.PARKED, account),
             (Why.PARKED, key),
@@ -178,24 +179,35 @@ class Ledger:
         health.in_flight += 1
         quota.in_flight += 1
         quota.begun += 1
-        if member.full:
+        if member.deployment.max_parallel_requests is not None and member.full:
             self.stamp.value += 1
-        for _, hold in member.holds:
-            if hold.until and hold.trial is None and hold.half_open(now):
-                hold.trial = trial
-                self.stamp.value += 1
+        if not self._is_sound(member):
+            for _, hold in member.holds:
+                if hold.until and hold.trial is None and hold.half_open(now):
+                    hold.trial = trial
+                    self.stamp.value += 1
         return quota.begun
+
+    def _is_sound(self, member: Member) -> bool:
+        """Whether nothing holds it, or was held and has not been tried; every change of that changes the stamp."""
+        if member.sound_at == self.stamp.value:
+            return True
+        if any(hold.until or hold.trial is not None for _, hold in member.holds):
+            return False
+        member.sound_at = self.stamp.value
+        return True
 
     def end(self, member: Member, trial: object) -> None:
         """An attempt is over. What it tried and did not settle is half open again, for another."""
-        if member.full:
+        if member.deployment.max_parallel_requests is not None and member.full:
             self.stamp.value += 1
         member.health.in_flight -= 1
         member.quota.in_flight -= 1
-        for _, hold in member.holds:
-            if hold.trial is trial:
-                hold.trial = None
-                self.stamp.value += 1
+        if not self._is_sound(member):
+            for _, hold in member.holds:
+                if hold.trial is trial:
+                    hold.trial = None
+                    self.stamp.value += 1
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -208,6 +220,8 @@ class Ledger:
 
     def well(self, member: Member, trial: object) -> None:
         """It works: what ``trial`` tried is sound again."""
+        if self._is_sound(member):
+            return
         for _, hold in member.holds:
             if hold.trial is trial:
                 hold.clear()

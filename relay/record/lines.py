@@ -30,12 +30,13 @@ class Attempt(TypedDict):
     ms: float
 
 
-@dataclass(slots=True)
+@dataclass(init=False)
 class ExchangeRecord:
     """Everything that is told of one exchange. Made when its head is read, filled in as it goes on.
 
     ``usage`` is None for endpoints that have none, ``UNMETERED`` where an answer should have said it and did not.
-    Times are milliseconds but for ``time``; bytes are those of content, not of heads.
+    Times are milliseconds but for ``time``; bytes are those of content, not of heads. What nobody has filled in is
+    the class's: a record is made for every exchange, and most of its fields are set later or not at all.
     """
 
     time: float  # seconds since the epoch at which the exchange began
@@ -60,6 +61,13 @@ class ExchangeRecord:
     usage: Usage | str | None = None
     cost: Decimal | None = None
     error: str | None = None
+
+    def __init__(self, time: float, id: str, **known: Any) -> None:  # noqa: A002 - as the record has it
+        self.time = time
+        self.id = id
+        self.attempts = []
+        if known:
+            self.__dict__.update(known)
 
 
 FIELDS = tuple(ExchangeRecord.__dataclass_fields__)

@@ -111,10 +111,13 @@ def learn_from_head(
     joined = head.status == SWITCHING and not endpoint.first_frame  # there is a session with what was named
     if not (200 <= head.status < 300 or joined):  # noqa: PLR2004 - success
         return
+    location = head.get(b"location")
+    if endpoint.answer and not subject.resources and not location:
+        return
     now = time.time()
     gone = deleted_by(subject) if request.method == b"DELETE" else None
     pairs = [(one.kind, one.id) for one in subject.resources if one.place != HINT and one is not gone]
-    made = location_resource(endpoint, head.get(b"location").decode("latin-1"))
+    made = location_resource(endpoint, location.decode("latin-1")) if location else None
     if made is not None:
         pairs.append((made.kind, made.id))
     if pairs:

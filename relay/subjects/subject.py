@@ -18,7 +18,7 @@ class Resource:
     place: str  # "path", "query", "body", "header", "response", or "hint" (resources.HINT): pins if nothing else does
 
 
-@dataclass(slots=True)
+@dataclass
 class Subject:
     """Everything in a request that can decide who answers it, and how often it may be sent."""
 
@@ -39,19 +39,6 @@ class Subject:
 
     def copied(self) -> Subject:
         """Another one that says the same: what a head says is a pattern for all requests that come with it."""
-        return Subject(
-            self.endpoint,
-            self.header_model,
-            self.names,
-            self.model,
-            self.stream,
-            self.resources,
-            self.scope,
-            self.session,
-            self.cache_key,
-            self.store,
-            self.background,
-            self.idempotency_key,
-            self.retry_count,
-            self.patience,
-        )
+        other = object.__new__(Subject)
+        other.__dict__ = self.__dict__.copy()
+        return other

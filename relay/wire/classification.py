@@ -203,7 +203,7 @@ def take_finds(request: Request, peek: Peek) -> None:
         subject.model = model.value
         check_name("model", model.value)
         request.place = IN_BODY if model is peek.model else Place("body", found=model)
-        if (tuned := as_resource("model", model.value, "body")) is not None:
+        if model not in found and (tuned := as_resource("model", model.value, "body")) is not None:
             named.append(tuned)
     if named:
         subject.resources += tuple(named)

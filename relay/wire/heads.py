@@ -22,18 +22,20 @@ class Layout:
     ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("_values", "framing", "memo", "names", "places", "seen")
+    __slots__ = ("_values", "framing", "memo", "names", "places", "repeated", "seen")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
         self.memo: dict[Any, Any] = {}
-        self.places: dict[bytes, tuple[int, ...]] = {}  # lower-case name -> which lines
+        self.places: dict[bytes, int] = {}  # lower-case name -> which line; the first of several
+        self.repeated: dict[bytes, list[int]] = {}  # the same for names that stand in several: which
         for at, name in enumerate(names):
-            key = name.lower()
-            self.places[key] = (*self.places.get(key, ()), at)
+            first = self.places.setdefault(name.lower(), at)
+            if first != at:
+                self.repeated.setdefault(name.lower(), [first]).append(at)
         self.seen = 0  # times that it was met again
         self._values: re.Pattern[bytes] | None = None
-        self.framing = tuple(sorted(at for key in FRAMING for at in self.places.get(key, ())))  # those that h11 judges
+        self.framing = [at for at, name in enumerate(names) if name.lower() in FRAMING]  # those that h11 judges
 
     @property
     def is_usual(self) -> bool:
@@ -67,19 +69,20 @@ class Head:
 
     def get(self, name: bytes, default: bytes = b"") -> bytes:
         """The field's value, repeated lines combined with commas (RFC 9110 §5.2); ``name`` is lower case."""
-        places = self.layout.places.get(name)
-        if places is None:
+        layout = self.layout
+        at = layout.places.get(name)
+        if at is None:
             return default
-        if len(places) == 1:
-            return self.fields[places[0]][1]
-        return b", ".join([self.fields[at][1] for at in places])
+        if name in layout.repeated:
+            return b", ".join([self.fields[at][1] for at in layout.repeated[name]])
+        return self.fields[at][1]
 
     def __contains__(self, name: bytes) -> bool:
         return name in self.layout.places
 
     def repeats(self, name: bytes) -> bool:
         """Whether there are several lines of this lower-case name."""
-        return len(self.layout.places.get(name, ())) > 1
+        return name in self.layout.repeated
 
     @property
     def framing(self) -> Fields:

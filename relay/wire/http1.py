@@ -110,6 +110,8 @@ class HTTP1Connection(Connection):
         """
         reader = self._reader
         if reader is None:
+            if not self._pending and self._lost is None and not self.eof:
+                return NEED_DATA
             return self._poll_head()
         event = reader.read(self._pending)
         if not self._reading and len(self._pending) <= HIGH_WATER:
@@ -157,7 +159,7 @@ class HTTP1Connection(Connection):
 
     def _poll_head(self) -> Event:
         pending = self._pending
-        end = pending.find(b"\r\n\r\n") + 4 if pending else 0
+        end = pending.find(b"\r\n\r\n") + 4
         if end < 4:  # noqa: PLR2004 - not found
             return self._poll_partial_head()
         if end > self.limits.head_bytes:
