@@ -60,14 +60,14 @@ def test_usage_is_that_of_all_responses(store: AffinityStore) -> None:
     created: dict[str, Any] = {"type": "response.created", "response": {"id": "resp_1abc", "usage": None}}
     for event in (created, SHOWN, created, SHOWN):
         learner.learn(json.dumps(event).encode())
-    assert learner.finish() == Usage(input_tokens=6, output_tokens=8, service_tier="flex")
+    assert learner.usage == Usage(input_tokens=6, output_tokens=8, service_tier="flex")
 
 
 def test_a_session_without_usage_is_unmetered(store: AffinityStore) -> None:
     learner = SessionLearner(store, SUBJECT, "eu")
     for message in (b"", b"\xff", b"{", b'{"usage":{}}', b"[" * 100_000):
         learner.learn(message)
-    assert learner.finish() == UNMETERED
+    assert learner.usage == UNMETERED
 
 
 def test_a_store_that_fails_ends_no_session(store: AffinityStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_store_that_fails_ends_no_session(store: AffinityStore, monkeypatch: p
     monkeypatch.setattr(store, "remember", fail)
     learner = SessionLearner(store, SUBJECT, "eu")
     learner.learn(json.dumps(SHOWN).encode())
-    assert learner.finish() == UNMETERED
+    assert learner.usage == UNMETERED
 
 
 def test_usage_is_added_field_by_field() -> None:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ..choosing.route import Route
     from ..config import Client, Deployment
     from ..reach.upstream import UpstreamResponse
-    from ..record.usage import Usage
+    from ..record.usage import Meter
     from ..scopes.affinity import AffinityStore
     from ..wire.classification import Request
     from ..wire.downstream import Exchange
     from ..wire.heads import ResponseHead
     from .responses_socket import Namer, ResponsesSocket
 
-    Used = Callable[[Exchange, Usage | str | None, Deployment], None]
+    Used = Callable[[Exchange, Meter, Deployment], None]
 
 CONTINUE = 100
 
@@ -44,7 +44,8 @@ async def deliver(
 ) -> None:
     """Bring the answer of ``passage.route.answer`` to the client, and learn from it.
 
-    ``used`` is told at the end what it used. Raises BrokenResponse, ClientGone, and what is wrong with a session.
+    ``used`` is told at the end who knows what it used. Raises BrokenResponse, ClientGone, and what is wrong with a
+    session.
     """
     exchange, attempt, subject = passage.exchange, passage.route.answer, passage.request.subject
     assert attempt is not None
@@ -67,7 +68,8 @@ async def deliver(
     try:
         await moving
     finally:
-        used(exchange, learner.finish(), deployment)
+        learner.finish()
+        used(exchange, learner, deployment)
 
 
 def our_lines(exchange: Exchange, deployment: Deployment) -> bytes:

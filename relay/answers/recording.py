@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..errors import ProxyError
     from ..record.lines import Attempt
     from ..record.spans import ExchangeSpan, Tracing
+    from ..record.usage import Meter
     from ..wire.downstream import Exchange
     from ..wire.heads import ResponseHead
 
@@ -83,9 +84,9 @@ class Recorder:
             record.error = told_by_upstream(outcome) if head.status >= ERRORS else None
 
     @staticmethod
-    def used(exchange: Exchange, usage: Usage | str | None, deployment: Deployment) -> None:
-        """What the answer of ``deployment`` used; it costs what that deployment's prices say."""
-        exchange.record.usage = usage
+    def used(exchange: Exchange, meter: Meter, deployment: Deployment) -> None:
+        """Who knows what the answer of ``deployment`` used; it costs what that deployment's prices say."""
+        exchange.meter = meter
         exchange.paid_to = deployment
 
     # How it ended, where it did not end well.
@@ -136,9 +137,11 @@ class Recorder:
         """Price, count and say the exchanges that are over."""
         over, self._over = self._over, []
         for exchange in over:
-            record, usage, deployment = exchange.record, exchange.record.usage, exchange.paid_to
-            if deployment is not None and deployment.prices and isinstance(usage, Usage):
-                record.cost = self._prices_of(deployment).price(usage)
+            record, deployment = exchange.record, exchange.paid_to
+            if exchange.meter is not None:
+                usage = record.usage = exchange.meter.usage
+                if deployment is not None and deployment.prices and isinstance(usage, Usage):
+                    record.cost = self._prices_of(deployment).price(usage)
             observe(self.metrics, record)
             emit(record)
             if self._tracing is not None:

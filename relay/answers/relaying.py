@@ -36,14 +36,15 @@ async def relay_response(
 
     Raises BrokenResponse when the upstream does not bring the message to its end, ClientGone when nobody reads it.
     """
-    head = response.head
-    exchange.send_head(head.status, head.reason, *response.framing, inbound_lines(head) + own_lines)
-    connection = exchange.connection
+    head, connection, record = response.head, exchange.connection, exchange.record
+    extent, length = response.framing
+    exchange.send_head(head.status, head.reason, extent, length, inbound_lines(head) + own_lines)
+    response.take_rest()
     for piece in response.pieces:
         if watch is not None:
             watch(piece)
         connection.send_data(piece)
-        exchange.record.bytes_out += len(piece)
+        record.bytes_out += len(piece)
     if response.complete:
         connection.send_end()
         connection.flush()
@@ -58,7 +59,7 @@ async def relay_response(
         uploading = isinstance(error, ProxyError) and error is response.upstream.connection.failure
         raise break_off(exchange, head, error, uploading=uploading, at_boundary=at_boundary) from error
     finally:
-        exchange.record.bytes_out += relay.count
+        record.bytes_out += relay.count
 
 
 def break_off(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..bounded import Bounded
 from ..errors import BadRequest, ScopeConflict
 from .route import Choice, Route
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from ..subjects.subject import Subject
     from .groups import Groups
     from .homes import Homes
-    from .plans import Plans
+    from .plans import Plan, Plans
+
+
+MOST_MODELS = 4096  # clients may name any; a name is not longer than 1,024 characters
 
 
 class Resolver:
@@ -29,6 +33,8 @@ class Resolver:
         self._groups = groups
         self._homes = homes
         self._plans = plans
+        self._united: Mapping[str, str] | None = None
+        self._usual: Bounded[str | None, tuple[Choice, Plan]] = Bounded(MOST_MODELS)  # by what the client calls it
 
     def resolve(
         self, subject: Subject, client: str, *, scope: str | None = None, started: float = 0.0, homed: bool = False
@@ -39,6 +45,11 @@ class Resolver:
         client began to wait. ``homed``: the caller knows that this client or session has made workspace things.
         Raises ModelNotFound, BadRequest (a scope that no deployment has), ScopeConflict.
         """
+        if scope is None and is_usual(subject):
+            choice, plan = self._usual.get(subject.model) or self._remember(subject)
+            route = Route(subject, choice, plan, None, None)
+            route.wait_since(started)
+            return route
         choice = self._group(subject)
         if not subject.endpoint.answer and subject.endpoint.method == "POST":
             self._homes.made(client, subject.session)
@@ -54,6 +65,11 @@ class Resolver:
         route.wait_since(started)
         return route
 
+    def _remember(self, subject: Subject) -> tuple[Choice, Plan]:
+        """Where a request goes that names a model and nothing else."""
+        choice = self._group(subject)
+        return self._usual.made(subject.model, lambda: (choice, self._plans.spread(choice.match, choice.asked)))
+
     def within(self, route: Route, scope: str) -> Route:
         """The same exchange, pinned to another scope: for discovery, which asks the scopes in turn."""
         plan = self._plans.pinned(route.match, route.asked, scope)
@@ -64,7 +80,10 @@ class Resolver:
 
     def unite(self, names: Mapping[str, str]) -> None:
         """Scopes to which ``names`` gives one name are one from now on; a call with the same mapping does nothing."""
-        self._plans.unite(names)
+        if names is not self._united:
+            self._united = names
+            self._usual.clear()
+            self._plans.unite(names)
 
     def _group(self, subject: Subject) -> Choice:
         """The first that speaks decides: header, ``target_model_names``, ``model``; else the home group."""
@@ -115,3 +134,11 @@ class Resolver:
             return False
         mode = self._config.affinity.responses
         return mode == "home" or (mode == "auto" and (homed or self._homes.has_made(client, subject.session)))
+
+
+def is_usual(subject: Subject) -> bool:
+    """Whether nothing but the model decides where a request goes: an answer that is not stored, and no hints."""
+    endpoint = subject.endpoint
+    if not endpoint.answer or endpoint.stored or subject.store:
+        return False
+    return subject.header_model is None and subject.scope is None and not subject.names

@@ -6,6 +6,7 @@ The only room that reads the environment. Who serves (``passthrough.Worker``) is
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     Hire = Callable[[Config, Mapping[str, str]], Servant]
 
+GARBAGE = 10_000  # objects between two looks for cycles; Python's 700 are made by a dozen exchanges, hardly any in one
 REFUSED = 2  # the exit status of a start that the configuration or the address forbids
 INTERRUPTED = 130  # what shells say of SIGINT
 
@@ -174,6 +176,8 @@ def run_loop(config: Config, arguments: argparse.Namespace, live: Callable[[Logs
     with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
         logs = Logs(config.logging, arguments.log_level)
         logs.start()
+        gc.freeze()  # what start-up has left lives as long as the process
+        gc.set_threshold(GARBAGE)
         try:
             runner.run(live(logs))
         finally:

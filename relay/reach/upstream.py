@@ -201,6 +201,13 @@ class UpstreamResponse:
                 await self._read_up_to(most)
         return b"".join(self.pieces)
 
+    def take_rest(self) -> None:
+        """Take what is left of the content if all of it is there already: then the connection is free for others."""
+        if not self.complete and (rest := self.upstream.connection.take_rest()) is not None:
+            self.pieces.append(rest)
+            self.complete = True
+            self.upstream.release()
+
     async def _read_up_to(self, most: int) -> None:
         size = 0
         while size < most:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .finders import USAGE, IdFinder, UsageFinder, id_names, is_bare
+from .finders import DOCUMENT_ENDS, LARGEST_DOCUMENT, USAGE, IdFinder, UsageFinder, id_names, is_bare
 from .inflate import CODINGS, Inflater
 from .usage import Usage
 
@@ -100,7 +101,9 @@ class ResponseTap:
     found: the caller may then skip ``feed``.
     """
 
-    __slots__ = ("_ids", "_images", "_inflater", "_meter", "_pointers", "_signs", "_splitter", "watching")
+    __slots__ = (
+        "_fed", "_ids", "_images", "_inflater", "_meter", "_pointers", "_signs", "_splitter", "_unread", "watching",
+    )  # fmt: skip
 
     def __init__(
         self, content_type: bytes, content_encoding: bytes, pointers: Node, metered: bool, *, images: bool = False
@@ -113,6 +116,8 @@ class ResponseTap:
         self._images = images and metered
         self._splitter = SSESplitter() if stream else None
         self._inflater = Inflater() if packed else None
+        self._unread: bytes | None = None  # a whole document, until its usage is asked for
+        self._fed = False  # content came
         self._signs: re.Pattern[bytes] | None = None  # without one of these, plain events show nothing
         if stream and not packed and not self._images:
             _, hints, signs = id_names(pointers)
@@ -121,6 +126,7 @@ class ResponseTap:
     @property
     def usage(self) -> Usage | None:
         """What the answer said that it used, so far; None where it did not."""
+        self._read_rest()
         meter = self._meter
         if meter is None or (meter.usage is None and not meter.images):
             return None
@@ -174,13 +180,30 @@ class ResponseTap:
                 return []
             return [pair for event in splitter.feed(data) for pair in self._event(event)]
         if self._meter is not None:
-            self._meter.feed(data)
+            self._measure(data)
         if self._pointers is None:
             return []
         if self._ids is None and is_bare(self._pointers, data):
             self._pointers = None
             return []
         return self._finder(self._pointers).document(data)
+
+    def _measure(self, data: bytes) -> None:
+        """Look for usage in a document: where it comes whole, as most do, once somebody asks for it."""
+        meter = self._meter
+        assert meter is not None, "only metered answers are measured"
+        if self._unread is None and not self._fed and data.endswith(DOCUMENT_ENDS) and len(data) <= LARGEST_DOCUMENT:
+            self._unread = data
+        else:
+            self._read_rest()
+            meter.feed(data)
+        self._fed = True
+
+    def _read_rest(self) -> None:
+        unread, self._unread = self._unread, None
+        if unread is not None and self._meter is not None:
+            with suppress(Exception):  # as in feed
+                self._meter.feed(unread)
 
     def _finder(self, pointers: Node) -> IdFinder:
         """What looks for ids, made when there may be one."""

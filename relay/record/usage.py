@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +73,14 @@ def read_usage(value: Any) -> Usage | None:
         usage.output_audio_tokens = _count(after, "audio_tokens") or 0
         usage.output_image_tokens = _count(after, "image_tokens") or 0
     return usage
+
+
+class Meter(Protocol):
+    """Who can tell what an answer used."""
+
+    @property
+    def usage(self) -> Usage | str | None:
+        """What it used, ``UNMETERED`` where it should have said so, None where it uses nothing."""
 
 
 def total(one: Usage | None, other: Usage) -> Usage:

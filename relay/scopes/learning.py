@@ -49,13 +49,16 @@ class Learner:
         if pairs:
             store_pairs(self._affinity, pairs, self._scope)
 
-    def finish(self) -> Usage | str | None:
-        """The answer is over: what it used, ``UNMETERED`` where it should have said so, None where it uses nothing."""
-        tap = self._tap
-        pairs = tap.finish()
+    def finish(self) -> None:
+        """The answer is over."""
+        pairs = self._tap.finish()
         if pairs:
             store_pairs(self._affinity, pairs, self._scope)
-        return (tap.usage or UNMETERED) if self._metered else None
+
+    @property
+    def usage(self) -> Usage | str | None:
+        """What it used, ``UNMETERED`` where it should have said so, None where it uses nothing."""
+        return (self._tap.usage or UNMETERED) if self._metered else None
 
 
 class SessionLearner:
@@ -91,8 +94,12 @@ class SessionLearner:
         except Exception:  # noqa: BLE001 - watching never fails a session
             self._metered = False
 
-    def finish(self) -> Usage | str | None:
-        """The session is over: what all its responses used."""
+    def finish(self) -> None:
+        """The session is over."""
+
+    @property
+    def usage(self) -> Usage | str:
+        """What all its responses used."""
         return self._usage or UNMETERED
 
 

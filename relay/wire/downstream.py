@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..config import Config, Deployment
     from ..record.spans import ExchangeSpan
+    from ..record.usage import Meter
     from .http1 import Event, HTTP1Connection
 
 # RFC 9112 §9.6: after the last words, what is still on its way is read and dropped, for about as long as nginx does it
@@ -87,6 +88,7 @@ class Exchange:
         "id",
         "is_last",
         "is_local",
+        "meter",
         "paid_to",
         "record",
         "span",
@@ -106,6 +108,7 @@ class Exchange:
         self.is_local = False  # one of our own pages: no record
         self.started = monotonic()
         self.record = ExchangeRecord(time=time.time(), id=self.id)
+        self.meter: Meter | None = None  # who knows what was used
         self.paid_to: Deployment | None = None  # whose prices hold for what was used
         self.span: ExchangeSpan | None = None  # where the file asks for spans
 

@@ -290,27 +290,27 @@ Content: TypeAlias = bytes | Signal
 class LengthReader:
     """Content of a known length, taken from the front of a buffer."""
 
-    __slots__ = ("_left", "ended")
+    __slots__ = ("ended", "left")
 
     def __init__(self, length: int) -> None:
-        self._left = length
+        self.left = length
         self.ended = False
 
     def read(self, buffer: bytearray) -> Content:
         """Take content off the front of ``buffer``: bytes, END, or NEED_DATA."""
-        if not self._left:
+        if not self.left:
             self.ended = True
             return END
         if not buffer:
             return NEED_DATA
-        if len(buffer) <= self._left:
+        if len(buffer) <= self.left:
             data = bytes(buffer)
             buffer.clear()
         else:
-            data = bytes(buffer[: self._left])
-            del buffer[: self._left]
-        self._left -= len(data)
-        self.ended = not self._left
+            data = bytes(buffer[: self.left])
+            del buffer[: self.left]
+        self.left -= len(data)
+        self.ended = not self.left
         return data
 
 

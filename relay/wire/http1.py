@@ -22,6 +22,7 @@ from .framing import (
     CloseReader,
     Extent,
     Framing,
+    LengthReader,
     Reader,
     Signal,
     frame_response,
@@ -151,6 +152,19 @@ class HTTP1Connection(Connection):
         if not self._reading and len(pending) <= HIGH_WATER:
             self._go_on_reading()
         return raw, content
+
+    def take_rest(self) -> bytes | None:
+        """The rest of the message's content if it is at hand and nothing behind it, as that of most is; else None."""
+        pending, reader = self._pending, self._reader
+        if not isinstance(reader, LengthReader) or reader.left != len(pending):
+            return None
+        data = bytes(pending)
+        pending.clear()
+        reader.left = 0
+        self.received = reader.ended = True
+        if not self._reading:
+            self._go_on_reading()
+        return data
 
     @property
     def chunks(self) -> ChunkedReader | None:
