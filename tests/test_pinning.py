@@ -13,6 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 
+from relay.choosing import tally
 from relay.choosing.tally import Brake
 from relay.errors import Unavailable, UpstreamFailure
 from relay.reach.upstream import StaleConnection
@@ -210,6 +211,61 @@ async def test_looks_carry_the_deployment_s_key_and_the_beta_of_the_kind(
     assert look.key in walks.PROJECTS
 
 
+async def make_store_of(api: Any, *files: str) -> openai.NotFoundError:
+    """Name files of which some are nowhere, in a body."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        await api.vector_stores.create(file_ids=[*files])
+    return caught.value
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+async def test_where_the_first_of_a_body_is_nowhere_the_next_is_looked_for(
+    estate: Estate, proxy: Proxy, api: Any, stale: int
+) -> None:
+    away = homes_of(proxy)[-1]
+    live = make_file(estate, away)
+    error = await make_store_of(api, *["file-deleted123"] * stale, live)
+    assert "file-deleted123" in error.message
+    *looks, sent = estate.demo.requests
+    assert [look.path.rpartition("/")[2] for look in looks] == ["file-deleted123"] * 3 + [live] * 3
+    assert all(walks.is_look(look) for look in looks)
+    assert (sent.method, sent.project) == ("POST", away)
+    assert known(proxy, "file", live) == away
+
+
+async def test_but_not_where_the_first_may_be_somewhere(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """A scope that is down has not missed: what it says goes to the client."""
+    down, other = homes_of(proxy)[-1], home_of(proxy)
+    first, next_ = make_file(estate, down), make_file(estate, other)
+    for key in [key for key, project in walks.PROJECTS.items() if project == down]:
+        estate.demo.script(503, body={"error": {"message": "down"}}, key=key, times=None)
+    with pytest.raises(openai.InternalServerError, match="down"):
+        await api.vector_stores.create(file_ids=[first, next_])
+    estate.demo.scripts.clear()
+    assert (await api.vector_stores.create(file_ids=[first])).id
+
+
+async def test_ids_of_one_body_cost_no_more_than_others(estate: Estate, proxy: Proxy, api: Any) -> None:
+    await make_store_of(api, *(f"file-made1up2{number:04}" for number in range(50)))
+    assert len(estate.demo.requests) == 4 * 3 + 1  # ten misses are free, and a search that has begun is ended
+    live = make_file(estate, homes_of(proxy)[-1])
+    await make_store_of(api, live)
+    assert len(estate.demo.requests) == 4 * 3 + 2
+
+
+async def test_and_only_so_many_are_waited_for(
+    estate: Estate, proxy: Proxy, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "FLOOR", 1000)
+    names = [f"file-made1up2{number:04}" for number in range(20)]
+    live = make_file(estate, homes_of(proxy)[-1])
+    for cost in (8 * 3 + 1, 8 * 3 + 1, 4 * 3 + 3 + 1):
+        before = len(estate.demo.requests)
+        await make_store_of(api, *names, live)
+        assert len(estate.demo.requests) - before == cost  # what was missed is remembered, so the next gets further
+    assert known(proxy, "file", live) == homes_of(proxy)[-1]
+
+
 async def test_a_blob_that_nobody_has_seen_is_tried_in_the_other_scopes(estate: Estate, proxy: Proxy, api: Any) -> None:
     blob = estate.demo.projects["gamma"].encrypt()
     item = {"type": "reasoning", "id": "rs_" + "0" * 50, "summary": [], "encrypted_content": blob}
@@ -342,6 +398,32 @@ async def test_what_is_gone_is_forgotten_and_looked_for_again(estate: Estate, pr
     away = away_from(home)[0]
     estate.demo.projects[away].put("file", {"id": file, "object": "file", "bytes": 1, "purpose": "assistants"})
     await api.vector_stores.create(file_ids=[file])
+    assert known(proxy, "file", file) == away
+
+
+@pytest.mark.parametrize("place", ["home", "away"])
+async def test_where_one_is_gone_the_next_is_looked_for_everywhere(
+    estate: Estate, proxy: Proxy, api: Any, place: str
+) -> None:
+    """Also where the first was: that said 404 to the request, which is about the first."""
+    home, last = home_of(proxy), homes_of(proxy)[-1]
+    lost = make_file(estate, home)
+    learn(proxy, home, lost)
+    estate.demo.projects[home].drop("file", lost)
+    live = make_file(estate, home if place == "home" else last)
+    await make_store_of(api, lost, live)
+    sent = [heard.project for heard in estate.demo.requests if not walks.is_look(heard)]
+    assert sent == [home] if place == "home" else [home, last]
+    assert known(proxy, "file", live) == estate.owners[live]
+    assert (await api.vector_stores.create(file_ids=[live])).id
+
+
+async def test_what_is_named_twice_counts_once(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """The store was wrong about a file that a body names twice."""
+    away = homes_of(proxy)[-1]
+    file = make_file(estate, away)
+    learn(proxy, home_of(proxy), file)
+    assert (await api.vector_stores.create(file_ids=[file, file])).id
     assert known(proxy, "file", file) == away
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MINUTE = 60.0  # what a look has shown holds that long, as a miss does
 MOST_LOOKS = 4096
+MOST_SOUGHT = 8  # ids of one body that are looked for one after the other, while the client waits
 
 
 class Chooser(Protocol):
@@ -77,7 +78,7 @@ class Pinning:
         now = time.time()
         several = len(self._projects.in_file) > 1
         hinted = None
-        for resource in subject.resources:
+        for resource in dict.fromkeys(subject.resources):
             scope = self.scope_of(resource)
             if scope is None:
                 if (
@@ -139,8 +140,8 @@ class Pinning:
         """
         if naming.known:
             await self._reconcile(naming, route)
-        elif resource := naming.sought:
-            naming.scope = await self._find(naming, resource, route, self._order(route, client))
+        else:
+            naming.scope = await self._seek(naming, route, client)
 
     async def _reconcile(self, naming: Naming, route: Route) -> None:
         """Several scopes are named. They may be one project under several keys (SPEC §5 "Conflict").
@@ -176,6 +177,15 @@ class Pinning:
                     self._apart[pair] = now
                 return sighting is Sighting.FOUND
         return False
+
+    async def _seek(self, naming: Naming, route: Route, client: str) -> str | None:
+        """Look for what the body names: for one, and where that is nowhere for the next, which may be alive."""
+        scopes = self._order(route, client)
+        for resource in naming.fetched[:MOST_SOUGHT]:
+            scope = await self._find(naming, resource, route, scopes)
+            if scope is not None or resource in naming.unknown:
+                return scope  # that is where the request belongs, or no more may be looked for
+        return None
 
     async def _find(self, naming: Naming, resource: Resource, route: Route, scopes: Sequence[str]) -> str | None:
         """Look for a resource of the body in each scope.
@@ -254,9 +264,11 @@ class Pinning:
             return route
         asked = {self._projects.name(attempt.deployment.scope) for attempt in route.attempts}
         others = [scope for scope in self._order(route, client) if scope not in asked]
-        if naming.scope is not None and naming.sought is not None:
-            found = await self._find(naming, naming.sought, route, others)
-            return route if found is None else await self._go(errand, route, found)
+        if naming.scope is not None and naming.fetched:
+            found = await self._find(naming, naming.fetched[0], route, others) or await self._seek(
+                naming, route, client
+            )
+            return route if found is None or found in asked else await self._go(errand, route, found)
         search = await self._allowance.begin(len(others)) if naming.elsewhere else None
         if search is None:
             return route
