@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -151,12 +152,14 @@ async def test_a_store_deleted_under_way_is_no_loss(estate: Estate, tmp_path: Pa
 
 # Discovery.
 
-PLACES = ("path", "body")
+PLACES = ("path", "query", "body")
 
 
 async def name(api: Any, place: str, file: str) -> Any:
-    """Name a file in a path, or in a body."""
-    return await (api.files.retrieve(file) if place == "path" else api.vector_stores.create(file_ids=[file]))
+    """Name a file in a path, in a query, or in a body."""
+    if place == "path":
+        return await api.files.retrieve(file)
+    return await (api.files.list(after=file) if place == "query" else api.vector_stores.create(file_ids=[file]))
 
 
 async def test_an_id_in_a_path_is_found_by_asking_each_scope_once(estate: Estate, proxy: Proxy, api: Any) -> None:
@@ -301,15 +304,86 @@ async def test_an_item_that_holds_its_content_binds_to_nothing(estate: Estate, p
     assert [heard.project for heard in estate.demo.requests] == ["beta"]
 
 
-async def test_made_up_ids_cost_at_most_two_requests_each(estate: Estate, proxy: Proxy, api: Any) -> None:
-    async def ask(number: int) -> None:
-        with pytest.raises(openai.NotFoundError, match=f"file-made1up2{number:04}"):
-            await name(api, PLACES[number % 2], f"file-made1up2{number:04}")
+async def make_up(api: Any, place: str, count: int, width: int) -> list[int]:
+    """Name so many files that never were, ``width`` at once; the statuses of the answers."""
+    numbers = iter(range(count))
+    statuses = []
 
-    await asyncio.gather(*(ask(number) for number in range(300)))
-    assert 300 < len(estate.demo.requests) <= 2 * 300
-    file = make_file(estate, home_of(proxy))
-    assert (await api.files.retrieve(file)).id == file
+    async def ask() -> None:
+        for number in numbers:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await name(api, place, f"file-made1up2{number:04}")
+            statuses.append(caught.value.status_code)
+
+    await asyncio.gather(*(ask() for _ in range(width)))
+    return statuses
+
+
+def bound_of(count: int, seconds: float) -> float:
+    """What so many made-up ids may cost: themselves, what the brake allows, and the end of what has begun."""
+    return count * (1 + tally.SHARE) + tally.FLOOR * (1 + seconds // tally.SECONDS) + 3
+
+
+@pytest.mark.parametrize(("count", "width"), [(100, 1), (300, 8), (100, 100)])
+@pytest.mark.parametrize("place", PLACES)
+async def test_made_up_ids_cost_at_most_two_requests_each(
+    estate: Estate, proxy: Proxy, api: Any, place: str, count: int, width: int
+) -> None:
+    """All together; one alone is looked for in each scope, and no scope is asked for it twice."""
+    begun = time.monotonic()
+    assert await make_up(api, place, count, width) == [404] * count
+    assert count < len(estate.demo.requests) <= bound_of(count, time.monotonic() - begun) <= 2 * count
+    asked = Counter((heard.project, heard.target, heard.body) for heard in estate.demo.requests)
+    assert max(asked.values()) == 1
+    home, away = make_file(estate, home_of(proxy)), make_file(estate, homes_of(proxy)[-1])
+    assert await name(api, place, home)
+    later(proxy)
+    assert await name(api, place, away)
+
+
+def later(proxy: Proxy) -> None:
+    """When eleven seconds are over, the brake has forgotten what was sent in them."""
+    proxy.worker.brain.router.brake._retries = tally.Tally(tally.SECONDS + 1)
+
+
+@pytest.mark.parametrize("place", ["path", "query"])
+async def test_what_is_not_looked_for_is_not_missed(
+    estate: Estate, proxy: Proxy, api: Any, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While made-up ids have used up all, a real one elsewhere gets the home's answer, once, and that is said."""
+    file = make_file(estate, homes_of(proxy)[-1])
+    with caplog.at_level(logging.WARNING, "passthrough.server"):
+        await make_up(api, place, 30, 8)
+        with pytest.raises(openai.NotFoundError):
+            await name(api, place, file)
+    assert [record.message for record in caplog.records] == [looking.EXHAUSTED]
+    later(proxy)
+    assert await name(api, place, file)
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_real_ids_that_nobody_has_seen_cost_the_brake_nothing(
+    estate: Estate, proxy: Proxy, api: Any, place: str
+) -> None:
+    files = [make_file(estate, project) for _ in range(20) for project in KEYS]
+    for start in range(0, len(files), 10):
+        await asyncio.gather(*(name(api, place, file) for file in files[start : start + 10]))
+    assert len(estate.demo.requests) <= len(files) * 3
+    assert proxy.worker.brain.router.brake._retries.total(asyncio.get_running_loop().time()) == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_made_up_ids_cost_no_more_where_a_scope_is_down(
+    estate: Estate, proxy: Proxy, api: Any, place: str
+) -> None:
+    """Nobody knows that they are made up, so they may be asked for again; still they multiply nothing."""
+    down = homes_of(proxy)[-1]
+    for key in [key for key, project in walks.PROJECTS.items() if project == down]:
+        estate.demo.script(503, body={"error": {"message": "down"}}, key=key, times=None)
+    assert set(await make_up(api, place, 60, 8)) <= {404, 503}
+    assert len(estate.demo.requests) <= 2 * 60
+    missed = [proxy.worker.affinity.is_missed("file", f"file-made1up2{n:04}", time.time()) for n in range(60)]
+    assert not any(missed)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -322,7 +396,7 @@ async def test_a_miss_everywhere_is_remembered(estate: Estate, proxy: Proxy, api
 
     first = await ask()
     cost = len(estate.demo.requests)
-    assert cost == (3 if place == "path" else 4)
+    assert cost == (4 if place == "body" else 3)
     assert walks.PROJECTS["sk-" + first] == home_of(proxy)
     assert walks.PROJECTS["sk-" + await ask()] == home_of(proxy)
     assert len(estate.demo.requests) == cost + 1
