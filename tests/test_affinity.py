@@ -1078,6 +1078,26 @@ def test_a_scope_whose_number_was_never_committed_is_numbered_again(stores: Stor
     assert [other.lookup("file", name, NOW) for name in ("file-a", "file-b")] == ["other", "lost"]
 
 
+def test_one_row_is_one_statement_and_more_are_one_transaction(stores: Stores) -> None:
+    ids = stores.open()
+    ids.remember([("file", "file-0")], "one", NOW)  # which also numbers its scope
+    database = ids._file.opened
+    assert database is not None
+    said: list[str] = []
+    database._connection.set_trace_callback(lambda statement: said.append(statement.split()[0]))
+    ids.remember([("file", "file-a")], "one", NOW)
+    ids.forget("file", "file-0", NOW)
+    assert said == ["INSERT", "DELETE"]
+    said.clear()
+    ids.remember([("file", "file-b"), ("file", "file-c")], "one", NOW)
+    assert said == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+    said.clear()
+    for number in range(store.SWEEP_EVERY):
+        ids.remember([("file", f"file-{number}")], "one", NOW)
+    assert said.count("BEGIN") == 1, "the row that a sweep comes with"
+    assert said.index("SELECT") > said.index("BEGIN")
+
+
 def test_a_commit_that_fails_leaves_no_transaction_open() -> None:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
