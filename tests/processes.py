@@ -25,7 +25,7 @@ class Process:
 
     def __init__(self, child: asyncio.subprocess.Process, records: Path) -> None:
         self._child = child
-        self._records = records
+        self.log = records
         self._news = asyncio.Event()
         self._listener = asyncio.create_task(self._listen(), name="stderr")
         self.said: list[str] = []
@@ -37,7 +37,7 @@ class Process:
     @property
     def records(self) -> list[dict[str, Any]]:
         """The records written so far; all of them once it has ended."""
-        return [json.loads(line) for line in self._records.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     async def _listen(self) -> None:
         assert self._child.stderr is not None

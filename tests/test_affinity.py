@@ -275,7 +275,8 @@ def fill(ids: AffinityStore, count: int, now: float) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("bound", [10, 100, 1000, 3000, 6000])
-def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int) -> None:
+def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "LOG_PAGES", 1 << 30)  # else rows wait for the disk, and come without their sweeps
     ids, other = stores.open(max_entries=bound), stores.open(cache_entries=0)
     steps = 8
     written = [fill(ids, bound // 2, NOW + step * 24 * HOUR) for step in range(steps)]
@@ -1076,6 +1077,26 @@ def test_a_scope_whose_number_was_never_committed_is_numbered_again(stores: Stor
     other.remember([("file", "file-a")], "other", NOW)
     ids.remember([("file", "file-b")], "lost", NOW)
     assert [other.lookup("file", name, NOW) for name in ("file-a", "file-b")] == ["other", "lost"]
+
+
+def test_one_row_is_one_statement_and_more_are_one_transaction(stores: Stores) -> None:
+    ids = stores.open()
+    ids.remember([("file", "file-0")], "one", NOW)  # which also numbers its scope
+    database = ids._file.opened
+    assert database is not None
+    said: list[str] = []
+    database._connection.set_trace_callback(lambda statement: said.append(statement.split()[0]))
+    ids.remember([("file", "file-a")], "one", NOW)
+    ids.forget("file", "file-0", NOW)
+    assert said == ["INSERT", "DELETE"]
+    said.clear()
+    ids.remember([("file", "file-b"), ("file", "file-c")], "one", NOW)
+    assert said == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+    said.clear()
+    for number in range(store.SWEEP_EVERY):
+        ids.remember([("file", f"file-{number}")], "one", NOW)
+    assert said.count("BEGIN") == 1, "the row that a sweep comes with"
+    assert said.index("SELECT") > said.index("BEGIN")
 
 
 def test_a_commit_that_fails_leaves_no_transaction_open() -> None:

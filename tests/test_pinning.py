@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 import pytest_asyncio
 
+from relay.choosing import tally
 from relay.choosing.tally import Brake
 from relay.errors import Unavailable, UpstreamFailure
 from relay.reach.upstream import StaleConnection
@@ -150,12 +152,14 @@ async def test_a_store_deleted_under_way_is_no_loss(estate: Estate, tmp_path: Pa
 
 # Discovery.
 
-PLACES = ("path", "body")
+PLACES = ("path", "query", "body")
 
 
 async def name(api: Any, place: str, file: str) -> Any:
-    """Name a file in a path, or in a body."""
-    return await (api.files.retrieve(file) if place == "path" else api.vector_stores.create(file_ids=[file]))
+    """Name a file in a path, in a query, or in a body."""
+    if place == "path":
+        return await api.files.retrieve(file)
+    return await (api.files.list(after=file) if place == "query" else api.vector_stores.create(file_ids=[file]))
 
 
 async def test_an_id_in_a_path_is_found_by_asking_each_scope_once(estate: Estate, proxy: Proxy, api: Any) -> None:
@@ -210,6 +214,61 @@ async def test_looks_carry_the_deployment_s_key_and_the_beta_of_the_kind(
     assert look.key in walks.PROJECTS
 
 
+async def make_store_of(api: Any, *files: str) -> openai.NotFoundError:
+    """Name files of which some are nowhere, in a body."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        await api.vector_stores.create(file_ids=[*files])
+    return caught.value
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+async def test_where_the_first_of_a_body_is_nowhere_the_next_is_looked_for(
+    estate: Estate, proxy: Proxy, api: Any, stale: int
+) -> None:
+    away = homes_of(proxy)[-1]
+    live = make_file(estate, away)
+    error = await make_store_of(api, *["file-deleted123"] * stale, live)
+    assert "file-deleted123" in error.message
+    *looks, sent = estate.demo.requests
+    assert [look.path.rpartition("/")[2] for look in looks] == ["file-deleted123"] * 3 + [live] * 3
+    assert all(walks.is_look(look) for look in looks)
+    assert (sent.method, sent.project) == ("POST", away)
+    assert known(proxy, "file", live) == away
+
+
+async def test_but_not_where_the_first_may_be_somewhere(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """A scope that is down has not missed: what it says goes to the client."""
+    down, other = homes_of(proxy)[-1], home_of(proxy)
+    first, next_ = make_file(estate, down), make_file(estate, other)
+    for key in [key for key, project in walks.PROJECTS.items() if project == down]:
+        estate.demo.script(503, body={"error": {"message": "down"}}, key=key, times=None)
+    with pytest.raises(openai.InternalServerError, match="down"):
+        await api.vector_stores.create(file_ids=[first, next_])
+    estate.demo.scripts.clear()
+    assert (await api.vector_stores.create(file_ids=[first])).id
+
+
+async def test_ids_of_one_body_cost_no_more_than_others(estate: Estate, proxy: Proxy, api: Any) -> None:
+    await make_store_of(api, *(f"file-made1up2{number:04}" for number in range(50)))
+    assert len(estate.demo.requests) == 4 * 3 + 1  # ten misses are free, and a search that has begun is ended
+    live = make_file(estate, homes_of(proxy)[-1])
+    await make_store_of(api, live)
+    assert len(estate.demo.requests) == 4 * 3 + 2
+
+
+async def test_and_only_so_many_are_waited_for(
+    estate: Estate, proxy: Proxy, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "FLOOR", 1000)
+    names = [f"file-made1up2{number:04}" for number in range(20)]
+    live = make_file(estate, homes_of(proxy)[-1])
+    for cost in (8 * 3 + 1, 8 * 3 + 1, 4 * 3 + 3 + 1):
+        before = len(estate.demo.requests)
+        await make_store_of(api, *names, live)
+        assert len(estate.demo.requests) - before == cost  # what was missed is remembered, so the next gets further
+    assert known(proxy, "file", live) == homes_of(proxy)[-1]
+
+
 async def test_a_blob_that_nobody_has_seen_is_tried_in_the_other_scopes(estate: Estate, proxy: Proxy, api: Any) -> None:
     blob = estate.demo.projects["gamma"].encrypt()
     item = {"type": "reasoning", "id": "rs_" + "0" * 50, "summary": [], "encrypted_content": blob}
@@ -245,15 +304,86 @@ async def test_an_item_that_holds_its_content_binds_to_nothing(estate: Estate, p
     assert [heard.project for heard in estate.demo.requests] == ["beta"]
 
 
-async def test_made_up_ids_cost_at_most_two_requests_each(estate: Estate, proxy: Proxy, api: Any) -> None:
-    async def ask(number: int) -> None:
-        with pytest.raises(openai.NotFoundError, match=f"file-made1up2{number:04}"):
-            await name(api, PLACES[number % 2], f"file-made1up2{number:04}")
+async def make_up(api: Any, place: str, count: int, width: int) -> list[int]:
+    """Name so many files that never were, ``width`` at once; the statuses of the answers."""
+    numbers = iter(range(count))
+    statuses = []
 
-    await asyncio.gather(*(ask(number) for number in range(300)))
-    assert 300 < len(estate.demo.requests) <= 2 * 300
-    file = make_file(estate, home_of(proxy))
-    assert (await api.files.retrieve(file)).id == file
+    async def ask() -> None:
+        for number in numbers:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await name(api, place, f"file-made1up2{number:04}")
+            statuses.append(caught.value.status_code)
+
+    await asyncio.gather(*(ask() for _ in range(width)))
+    return statuses
+
+
+def bound_of(count: int, seconds: float) -> float:
+    """What so many made-up ids may cost: themselves, what the brake allows, and the end of what has begun."""
+    return count * (1 + tally.SHARE) + tally.FLOOR * (1 + seconds // tally.SECONDS) + 3
+
+
+@pytest.mark.parametrize(("count", "width"), [(100, 1), (300, 8), (100, 100)])
+@pytest.mark.parametrize("place", PLACES)
+async def test_made_up_ids_cost_at_most_two_requests_each(
+    estate: Estate, proxy: Proxy, api: Any, place: str, count: int, width: int
+) -> None:
+    """All together; one alone is looked for in each scope, and no scope is asked for it twice."""
+    begun = time.monotonic()
+    assert await make_up(api, place, count, width) == [404] * count
+    assert count < len(estate.demo.requests) <= bound_of(count, time.monotonic() - begun) <= 2 * count
+    asked = Counter((heard.project, heard.target, heard.body) for heard in estate.demo.requests)
+    assert max(asked.values()) == 1
+    home, away = make_file(estate, home_of(proxy)), make_file(estate, homes_of(proxy)[-1])
+    assert await name(api, place, home)
+    later(proxy)
+    assert await name(api, place, away)
+
+
+def later(proxy: Proxy) -> None:
+    """When eleven seconds are over, the brake has forgotten what was sent in them."""
+    proxy.worker.brain.router.brake._retries = tally.Tally(tally.SECONDS + 1)
+
+
+@pytest.mark.parametrize("place", ["path", "query"])
+async def test_what_is_not_looked_for_is_not_missed(
+    estate: Estate, proxy: Proxy, api: Any, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While made-up ids have used up all, a real one elsewhere gets the home's answer, once, and that is said."""
+    file = make_file(estate, homes_of(proxy)[-1])
+    with caplog.at_level(logging.WARNING, "passthrough.server"):
+        await make_up(api, place, 30, 8)
+        with pytest.raises(openai.NotFoundError):
+            await name(api, place, file)
+    assert [record.message for record in caplog.records] == [looking.EXHAUSTED]
+    later(proxy)
+    assert await name(api, place, file)
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_real_ids_that_nobody_has_seen_cost_the_brake_nothing(
+    estate: Estate, proxy: Proxy, api: Any, place: str
+) -> None:
+    files = [make_file(estate, project) for _ in range(20) for project in KEYS]
+    for start in range(0, len(files), 10):
+        await asyncio.gather(*(name(api, place, file) for file in files[start : start + 10]))
+    assert len(estate.demo.requests) <= len(files) * 3
+    assert proxy.worker.brain.router.brake._retries.total(asyncio.get_running_loop().time()) == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_made_up_ids_cost_no_more_where_a_scope_is_down(
+    estate: Estate, proxy: Proxy, api: Any, place: str
+) -> None:
+    """Nobody knows that they are made up, so they may be asked for again; still they multiply nothing."""
+    down = homes_of(proxy)[-1]
+    for key in [key for key, project in walks.PROJECTS.items() if project == down]:
+        estate.demo.script(503, body={"error": {"message": "down"}}, key=key, times=None)
+    assert set(await make_up(api, place, 60, 8)) <= {404, 503}
+    assert len(estate.demo.requests) <= 2 * 60
+    missed = [proxy.worker.affinity.is_missed("file", f"file-made1up2{n:04}", time.time()) for n in range(60)]
+    assert not any(missed)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -266,7 +396,7 @@ async def test_a_miss_everywhere_is_remembered(estate: Estate, proxy: Proxy, api
 
     first = await ask()
     cost = len(estate.demo.requests)
-    assert cost == (3 if place == "path" else 4)
+    assert cost == (4 if place == "body" else 3)
     assert walks.PROJECTS["sk-" + first] == home_of(proxy)
     assert walks.PROJECTS["sk-" + await ask()] == home_of(proxy)
     assert len(estate.demo.requests) == cost + 1
@@ -342,6 +472,32 @@ async def test_what_is_gone_is_forgotten_and_looked_for_again(estate: Estate, pr
     away = away_from(home)[0]
     estate.demo.projects[away].put("file", {"id": file, "object": "file", "bytes": 1, "purpose": "assistants"})
     await api.vector_stores.create(file_ids=[file])
+    assert known(proxy, "file", file) == away
+
+
+@pytest.mark.parametrize("place", ["home", "away"])
+async def test_where_one_is_gone_the_next_is_looked_for_everywhere(
+    estate: Estate, proxy: Proxy, api: Any, place: str
+) -> None:
+    """Also where the first was: that said 404 to the request, which is about the first."""
+    home, last = home_of(proxy), homes_of(proxy)[-1]
+    lost = make_file(estate, home)
+    learn(proxy, home, lost)
+    estate.demo.projects[home].drop("file", lost)
+    live = make_file(estate, home if place == "home" else last)
+    await make_store_of(api, lost, live)
+    sent = [heard.project for heard in estate.demo.requests if not walks.is_look(heard)]
+    assert sent == [home] if place == "home" else [home, last]
+    assert known(proxy, "file", live) == estate.owners[live]
+    assert (await api.vector_stores.create(file_ids=[live])).id
+
+
+async def test_what_is_named_twice_counts_once(estate: Estate, proxy: Proxy, api: Any) -> None:
+    """The store was wrong about a file that a body names twice."""
+    away = homes_of(proxy)[-1]
+    file = make_file(estate, away)
+    learn(proxy, home_of(proxy), file)
+    assert (await api.vector_stores.create(file_ids=[file, file])).id
     assert known(proxy, "file", file) == away
 
 

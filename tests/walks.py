@@ -19,7 +19,7 @@ from relay.demo import DemoUpstream
 from tests.harness import config_over, deployment, proxy_over
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from relay.config import Config
     from relay.demo.heard import Heard
@@ -30,6 +30,7 @@ CLIENTS = 8
 ID = re.compile(r"[A-Za-z]+[_:-][A-Za-z0-9_:-]{8,}")
 FREE = frozenset({"metadata", "instructions", "name", "text", "content", "query", "user"})  # members users fill freely
 LOOKS = b"passthrough/"  # the proxy's own requests say so
+SHARED = frozenset({"file", "vector_store", "assistant", "container", "eval", "video"})  # nobody deletes these
 
 
 class Named(NamedTuple):
@@ -162,7 +163,7 @@ class Walker:
         self.rng = random.Random(number)
         self.doors: list[openai.AsyncOpenAI] = []
         self.things: dict[str, list[str]] = {}
-        self.shared = shared  # everybody's, never deleted
+        self.shared = shared  # everybody's
         self.done: list[str] = []
 
     @property
@@ -171,8 +172,10 @@ class Walker:
         return self.rng.choice(self.doors)
 
     def keep(self, kind: str, id_: str) -> str:
-        """Remember what was made."""
+        """Remember what was made, and tell the others of some of it."""
         self.things.setdefault(kind, []).append(id_)
+        if kind in SHARED and self.rng.random() < 0.2:
+            self.shared.setdefault(kind, []).append(id_)
         return id_
 
     def drop(self, kind: str, id_: str) -> None:
@@ -180,7 +183,7 @@ class Walker:
         self.things[kind].remove(id_)
 
     def pick(self, *kinds: str) -> tuple[str, ...] | None:
-        """One thing of each kind, all of one project; None where this client has no such."""
+        """One thing of each kind, all of one project; None where this client knows no such."""
         projects = list(PROJECTS.values())
         self.rng.shuffle(projects)
         for project in dict.fromkeys(projects):
@@ -190,6 +193,7 @@ class Walker:
         return None
 
     def _of(self, kind: str, project: str, *, alone: bool) -> list[str]:
+        """What there is of a kind; what is shared is not combined with others, which two clients might do at once."""
         owners = self.estate.owners
         ids = self.things.get(kind, []) + (self.shared.get(kind, []) if alone else [])
         return [id_ for id_ in ids if owners[id_.partition(" ")[0]] == project]
@@ -198,15 +202,19 @@ class Walker:
         """An id of anybody, to be written into a text."""
         return self.rng.choice(list(self.estate.owners) or ["file-abc"])
 
-    async def step(self) -> None:
-        """One operation by chance."""
+    def choose(self) -> tuple[Any, dict[str, str]]:
+        """An operation by chance, and one thing of each kind that it takes."""
         while True:
             needs, operation = self.rng.choice(OPERATIONS)
             picked = self.pick(*needs)
             if picked is not None:
                 self.done.append(operation.__name__)
-                await operation(self, *picked)
-                return
+                return operation, dict(zip(needs, picked, strict=True))
+
+    async def step(self) -> None:
+        """One operation by chance."""
+        operation, picked = self.choose()
+        await operation(self, *picked.values())
 
 
 @asynccontextmanager
@@ -225,7 +233,7 @@ async def proxies(config: Config, count: int = 1) -> AsyncIterator[list[Proxy]]:
         yield [await stack.enter_async_context(proxy_over(config)) for _ in range(count)]
 
 
-async def walk(walkers: list[Walker], count: int) -> None:
+async def walk(walkers: Sequence[Walker], count: int) -> None:
     """``count`` operations, interleaved."""
     import asyncio
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
     from ..reach.upstream import UpstreamPool
     from ..subjects.subject import Resource
 
+LOG = logging.getLogger("passthrough.server")
 LOOK_SECONDS = 10.0  # for the head of an answer that needs no work
 PATIENCE = 5.0  # seconds that a search waits for others to end, where all that is allowed is under way
+EXHAUSTED = (
+    "too many unknown ids were looked for in vain: for some seconds each is asked for in one scope only, and a 404 may "
+    "mean an id that another scope has"
+)
+QUIET = 60.0  # seconds between two such warnings
 
 # Betas that the API asks for by a field, and that its SDKs send with every call to these paths.
 ASSISTANTS, CHATKIT = b"assistants=v2", b"chatkit_beta=v1"
@@ -150,6 +157,7 @@ class Allowance:
         self._brake = brake
         self._held = 0
         self._freed: asyncio.Future[None] | None = None
+        self._warned_at = -QUIET
 
     async def begin(self, most: int) -> Search | None:
         """A search of at most ``most`` requests may begin; None where misses have used up all.
@@ -160,6 +168,7 @@ class Allowance:
         until = loop.time() + PATIENCE
         while not self._brake.allows(loop.time(), self._held):
             if not self._held:
+                self._warn(loop.time())
                 return None
             if self._freed is None:
                 self._freed = loop.create_future()
@@ -170,6 +179,11 @@ class Allowance:
                 raise Unavailable("Too many unknown ids are being looked for; try again in a moment.") from None
         self._held += most
         return Search(self, most)
+
+    def _warn(self, now: float) -> None:
+        if now - self._warned_at >= QUIET:
+            self._warned_at = now
+            LOG.warning(EXHAUSTED)
 
     def end(self, held: int, missed: int) -> None:
         """A search is over; ``missed`` requests of it count as retries."""

@@ -50,13 +50,12 @@ class Naming:
             return len(self.known) > 1
         if self.known or self.asked is not None:
             return len(self.known) + (self.asked is not None and self.asked not in self.known) > 1
-        return self.sought is not None
+        return bool(self.fetched)
 
     @property
-    def sought(self) -> Resource | None:
-        """The resource of the body that is looked for first: the others will be where it is."""
-        bodies = (one for one in self.unknown if one.place == "body")
-        return next((one for one in bodies if retrieve_path(one.kind, one.id)), None)
+    def fetched(self) -> list[Resource]:
+        """The unknown resources of the body that a scope can be asked for; where the first is, the others will be."""
+        return [one for one in self.unknown if one.place == "body" and retrieve_path(one.kind, one.id)]
 
     @property
     def elsewhere(self) -> list[Resource]:

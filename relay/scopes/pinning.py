@@ -8,7 +8,6 @@ what it names. Whom a scope's requests go to is the router's to say.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +17,7 @@ from ..errors import AllOut, ProxyError, Unavailable, UpstreamFailure
 from ..subjects.resources import HINT, SECRET, retrieve_path
 from .looking import LOOK_SECONDS, Allowance, Sighting, doubt_about, look, sighting_of
 from .naming import Naming, conflict, is_miss
+from .projects import Projects
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from .affinity import AffinityStore
     from .looking import Search
 
-LOG = logging.getLogger("passthrough.server")
 MINUTE = 60.0  # what a look has shown holds that long, as a miss does
 MOST_LOOKS = 4096
+MOST_SOUGHT = 8  # ids of one body that are looked for one after the other, while the client waits
 
 
 class Chooser(Protocol):
@@ -63,11 +63,7 @@ class Pinning:
         self._router = router
         self._store = store
         self._pool = pool
-        self._scopes: dict[str, Deployment] = {}  # by name, each with one of its deployments
-        for deployment in deployments:
-            self._scopes.setdefault(deployment.scope, deployment)
-        self._unions: Mapping[str, str] | None = None
-        self._in_file: dict[str, str] = {}  # canonical name -> scope of the file
+        self._projects = Projects(store, deployments)
         self._allowance = Allowance(router.brake)
         self._apart: Bounded[tuple[str, str], float] = Bounded(MOST_LOOKS)  # pairs of scopes, and when they were asked
         self._present: Bounded[tuple[str, str], float] = Bounded(MOST_LOOKS)  # ids that were seen to be there
@@ -79,11 +75,10 @@ class Pinning:
         naming = Naming(subject)
         if not subject.resources and naming.asked is None:
             return naming
-        self._refresh()
         now = time.time()
-        several = len(self._in_file) > 1
+        several = len(self._projects.in_file) > 1
         hinted = None
-        for resource in subject.resources:
+        for resource in dict.fromkeys(subject.resources):
             scope = self.scope_of(resource)
             if scope is None:
                 if (
@@ -101,27 +96,14 @@ class Pinning:
         self._settle(naming)
         return naming
 
-    def _refresh(self) -> None:
-        """Work out again which scope of the file a canonical name stands for, where scopes were united."""
-        unions = self._store.unions
-        if unions is not self._unions:
-            self._unions = unions
-            self._in_file = {unions.get(scope, scope): scope for scope in reversed(self._scopes)}
-
     def maker_of(self, secret: str) -> str | None:
         """The scope of the file in which an ephemeral key was minted; None where it was not, or not here."""
-        self._refresh()
-        found = self._store.lookup(SECRET, secret, time.time())
-        return None if found is None else self._in_file.get(found)
-
-    def _name(self, scope: str) -> str:
-        """One name for all scopes of the file that are one project."""
-        return self._in_file.get(self._store.canonical(scope), scope)
+        return self._projects.owner(SECRET, secret)
 
     def _settle(self, naming: Naming) -> None:
         """Take the scope that all agree on."""
         asked = naming.asked
-        if asked in self._scopes and naming.known.keys() == {self._name(asked)}:
+        if asked is not None and asked in self._projects and naming.known.keys() == {self._projects.name(asked)}:
             naming.known = {asked: naming.known.popitem()[1]}  # by the name that the client used
         if not naming.is_open or asked is not None:
             naming.scope = asked if asked is not None else next(iter(naming.known), None)
@@ -131,13 +113,11 @@ class Pinning:
     @property
     def projects(self) -> tuple[str, ...]:
         """The scopes of the file, those that are one project under one name."""
-        self._refresh()
-        return tuple(self._in_file.values())
+        return tuple(self._projects.in_file.values())
 
     def scope_of(self, resource: Resource) -> str | None:
         """The scope of the file that a resource is known to live in."""
-        found = self._store.lookup(resource.kind, resource.id, time.time())
-        return None if found is None else self._in_file.get(found)
+        return self._projects.owner(resource.kind, resource.id)
 
     async def find(self, naming: Naming, resource: Resource, route: Route, client: str) -> str | None:
         """Where an unknown resource lives, or might: a scope that could not be asked. None where it is nowhere."""
@@ -145,9 +125,9 @@ class Pinning:
 
     def note_same(self, one: str, other: str) -> bool:
         """One id was seen in both scopes: where only their keys tell them apart, they are one project."""
-        if not self._only_keys_differ(one, other):
+        if not self._projects.only_keys_differ(one, other):
             return False
-        self._unite(one, other)
+        self._projects.unite(one, other)
         return True
 
     # Before the request is sent.
@@ -160,8 +140,8 @@ class Pinning:
         """
         if naming.known:
             await self._reconcile(naming, route)
-        elif resource := naming.sought:
-            naming.scope = await self._find(naming, resource, route, self._order(route, client))
+        else:
+            naming.scope = await self._seek(naming, route, client)
 
     async def _reconcile(self, naming: Naming, route: Route) -> None:
         """Several scopes are named. They may be one project under several keys (SPEC §5 "Conflict").
@@ -176,7 +156,7 @@ class Pinning:
         for other in voices[1:]:
             if not await self._are_one(first, other, route):
                 raise conflict(first, other)
-            self._unite(first[0], other[0])
+            self._projects.unite(first[0], other[0])
         naming.scope = first[0]
 
     async def _are_one(
@@ -185,7 +165,7 @@ class Pinning:
         """Whether a resource of one of the scopes is seen from the other, where only their keys tell them apart."""
         pair = (one[0], other[0])
         now = time.time()
-        if not self._only_keys_differ(*pair) or now - self._apart.get(pair, 0.0) < MINUTE:
+        if not self._projects.only_keys_differ(*pair) or now - self._apart.get(pair, 0.0) < MINUTE:
             return False
         for (_, resource), (scope, _) in ((other, one), (one, other)):
             if resource is not None and retrieve_path(resource.kind, resource.id):
@@ -198,21 +178,14 @@ class Pinning:
                 return sighting is Sighting.FOUND
         return False
 
-    def _only_keys_differ(self, one: str, other: str) -> bool:
-        """Whether nothing in the file says that two scopes are two: no name, organization or project, no base."""
-        first, second = self._scopes[one], self._scopes[other]
-        return not (first.scope_is_named or second.scope_is_named) and first.base == second.base
-
-    def _unite(self, one: str, other: str) -> None:
-        self._store.unite(one, other, time.time())
-        LOG.warning(
-            "scopes %s and %s turned out to be one project (deployments %s and %s): from now on they are one here; "
-            "give their entries the same model_info.scope",
-            one,
-            other,
-            self._scopes[one].id,
-            self._scopes[other].id,
-        )
+    async def _seek(self, naming: Naming, route: Route, client: str) -> str | None:
+        """Look for what the body names: for one, and where that is nowhere for the next, which may be alive."""
+        scopes = self._order(route, client)
+        for resource in naming.fetched[:MOST_SOUGHT]:
+            scope = await self._find(naming, resource, route, scopes)
+            if scope is not None or resource in naming.unknown:
+                return scope  # that is where the request belongs, or no more may be looked for
+        return None
 
     async def _find(self, naming: Naming, resource: Resource, route: Route, scopes: Sequence[str]) -> str | None:
         """Look for a resource of the body in each scope.
@@ -263,7 +236,7 @@ class Pinning:
         """All scopes, each under one name: those first that the request would go to, then the client's home scopes."""
         named = [deployment.scope for deployment in route.candidates]
         homes = self._router.home_scopes(client, route.subject.session)
-        return list(dict.fromkeys(map(self._name, (*named, *homes))))
+        return list(dict.fromkeys(map(self._projects.name, (*named, *homes))))
 
     @staticmethod
     def _all_missed(sightings: Iterable[Sighting]) -> bool:
@@ -285,15 +258,17 @@ class Pinning:
         Gives the route whose answer is the client's; raises ProxyError where there is none.
         """
         await errand.ask(route)
-        if len(self._in_file) < 2 or not naming.has_ids or not is_miss(naming.subject, route.answer):  # noqa: PLR2004
+        if len(self._projects.in_file) < 2 or not naming.has_ids or not is_miss(naming.subject, route.answer):  # noqa: PLR2004
             return route
         if naming.asked is not None or not errand.can_repeat() or not await self._is_lost(naming, route):
             return route
-        asked = {self._name(attempt.deployment.scope) for attempt in route.attempts}
+        asked = {self._projects.name(attempt.deployment.scope) for attempt in route.attempts}
         others = [scope for scope in self._order(route, client) if scope not in asked]
-        if naming.scope is not None and naming.sought is not None:
-            found = await self._find(naming, naming.sought, route, others)
-            return route if found is None else await self._go(errand, route, found)
+        if naming.scope is not None and naming.fetched:
+            found = await self._find(naming, naming.fetched[0], route, others) or await self._seek(
+                naming, route, client
+            )
+            return route if found is None or found in asked else await self._go(errand, route, found)
         search = await self._allowance.begin(len(others)) if naming.elsewhere else None
         if search is None:
             return route
@@ -365,7 +340,9 @@ class Pinning:
             self._store.forget(resource.kind, resource.id, time.time(), scope)
         naming.known.clear()
         naming.unknown.insert(0, resource)
-        return len(naming.unknown) == len(naming.subject.resources)  # else another one keeps the request where it is
+        return len(naming.unknown) == len(
+            set(naming.subject.resources)
+        )  # else another one keeps the request where it is
 
     async def _is_gone(self, resource: Resource, scope: str, route: Route) -> bool:
         """Whether a scope that answered 404 means this resource: it may have missed something below it."""
