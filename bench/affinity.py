@@ -30,7 +30,7 @@ from relay.scopes.store import Database
 from relay.scopes.tables import Busy
 from relay.subjects.endpoints import match_endpoint, path_resources
 from relay.subjects.subject import Subject
-from relay.wire.fields import RequestHead, ResponseHead
+from relay.wire.heads import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable

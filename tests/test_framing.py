@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from itertools import product
+from typing import TYPE_CHECKING
 
 import h11
 import pytest
@@ -26,7 +27,9 @@ from relay.wire.framing import (
     request_framing,
     response_framing,
 )
-from relay.wire.heads import Head
+
+if TYPE_CHECKING:
+    from relay.wire.heads import Head
 
 GENERATED = int(os.environ.get("GENERATED_HEADS", "20000"))  # half of them requests; 100,000 take half a minute
 CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"

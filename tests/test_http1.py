@@ -227,8 +227,8 @@ async def test_reading_stops_while_nobody_takes_what_came(server: Pair) -> None:
     content = b"x" * 10_000_000
     sending = asyncio.ensure_future(loop.sock_sendall(server.peer, content))
     async with asyncio.timeout(PATIENCE):
-        while server.connection.transport.is_reading():
-            await asyncio.sleep(0)  # `readable` is over before reading stops
+        while server.connection.transport.is_reading():  # noqa: ASYNC110 - `readable` is over before reading stops
+            await asyncio.sleep(0)
     assert not sending.done()
     assert len(server.connection._pending) < HIGH_WATER + (512 << 10)
     count = 0
@@ -247,8 +247,8 @@ async def test_a_hang_up_is_noticed_while_reading_has_stopped(server: Pair) -> N
     await server.next()
     await asyncio.get_running_loop().sock_sendall(server.peer, b"x" * (HIGH_WATER + 1))
     async with asyncio.timeout(PATIENCE):
-        while server.connection.transport.is_reading():
-            await asyncio.sleep(0)  # `readable` is over before reading stops
+        while server.connection.transport.is_reading():  # noqa: ASYNC110 - `readable` is over before reading stops
+            await asyncio.sleep(0)
     server.peer.close()
     await asyncio.wait_for(left.wait(), PATIENCE)
     assert server.connection.eof
