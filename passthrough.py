@@ -113,7 +113,7 @@ class Worker:
         """Carry one request to a deployment and its response back; whatever happens, leave one record."""
         self.recorder.begin(exchange)
         try:
-            with exchange.leaving():
+            with exchange.leaving:
                 await self._carry(exchange)
         except ClientGone:
             self.recorder.client_gone(exchange)

@@ -123,7 +123,8 @@ async def test_whole_chunks_are_handed_out_as_they_came(client: Pair) -> None:
     await client.next()
     assert client.connection.poll_chunks() is None
     client.say(b"2\r\nhi\r\n3\r\nabc\r\n4\r\nwx")
-    await asyncio.wait_for(client.connection.readable(), PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        await client.connection.readable()
     assert client.connection.poll_chunks() == (b"2\r\nhi\r\n3\r\nabc\r\n", b"hiabc")
     assert client.connection.poll_chunks() is None
     assert await client.next() == b"wx"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ..errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from ..wire.connection import PeerGone, Silent
 from ..wire.fields import field_lines
-from ..wire.framing import END, Extent
+from ..wire.framing import END, NEED_DATA, Extent
 from ..wire.heads import RequestHead, ResponseHead
 from ..wire.http1 import HTTP1Connection, Role
 from ..wire.news import has_news
@@ -117,26 +117,20 @@ class UpstreamConnection:
         Raises UpstreamTimeout, StaleConnection, UpstreamFailure, and what the client's side did wrong meanwhile.
         """
         connection, upload = self.connection, self._upload
+        begin = partial(set_deadline, connection, timeout)
         if upload is None:
             connection.set_deadline(timeout)
-            return await self._final_head(on_interim)
-
-        def begin(_: object) -> None:
-            connection.set_deadline(timeout)
-
-        connection.set_deadline(None)
-        upload.add_done_callback(begin)
-        try:
-            return await self._final_head(on_interim)
-        finally:
-            upload.remove_done_callback(begin)  # an answer that came before the upload's end is not bound by it
-
-    async def _final_head(self, on_interim: Callable[[ResponseHead], None]) -> ResponseHead:
+        else:
+            connection.set_deadline(None)
+            upload.add_done_callback(begin)
         try:
             while True:
-                head = await self.connection.next_event()
+                head = connection.poll_event()
+                if head is NEED_DATA:
+                    await connection.readable()
+                    continue
                 assert isinstance(head, ResponseHead)
-                if head.status >= 200 or not head.is_interim:  # noqa: PLR2004 - where final answers begin
+                if not head.is_interim:
                     return head
                 self._count_interim()
                 on_interim(head)
@@ -146,6 +140,9 @@ class UpstreamConnection:
             raise self._gone(error) from None
         except ProxyError as error:
             raise self._malformed(error) from None
+        finally:
+            if upload is not None:
+                upload.remove_done_callback(begin)  # an answer that came before the upload's end is not bound by it
 
     def _count_interim(self) -> None:
         self.interim += 1
@@ -224,6 +221,11 @@ class UpstreamResponse:
     def framing(self) -> tuple[Extent, int]:
         """How the content came, and its length, as far as a client has to know."""
         return (Extent.CHUNKED, 0) if self.length is None else (Extent.LENGTH, self.length)
+
+
+def set_deadline(connection: HTTP1Connection, seconds: float, _: object) -> None:
+    """``connection.set_deadline``, as what is called when a task is done."""
+    connection.set_deadline(seconds)
 
 
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]

@@ -154,15 +154,14 @@ class Connection(asyncio.Protocol):
 
     # Reading.
 
-    async def readable(self) -> None:
-        """Wait until there is something new to poll for: bytes, an end, a deadline."""
+    def readable(self) -> Waiter:
+        """What to await until there is something new to poll for: bytes, an end, a deadline.
+
+        It stays in ``on_readable`` when it is over, where it does nothing more.
+        """
         waiter = Waiter(self.loop)
-        self.on_readable = wake = waiter.wake
-        try:
-            await waiter
-        finally:
-            if self.on_readable is wake:  # an upload that was cancelled ends while another waits here already
-                self.on_readable = None
+        self.on_readable = waiter.wake
+        return waiter
 
     @property
     def has_pending(self) -> bool:

@@ -88,6 +88,7 @@ class Exchange:
         "id",
         "is_last",
         "is_local",
+        "leaving",
         "meter",
         "paid_to",
         "record",
@@ -95,8 +96,9 @@ class Exchange:
         "started",
     )
 
-    head: RequestHead  # this and the body are not set where the head was refused
+    head: RequestHead  # these are not set where the head was refused
     body: RequestBody
+    leaving: Leaving
 
     def __init__(self, connection: HTTP1Connection, handler: Handler) -> None:
         self.id = new_id()
@@ -112,9 +114,10 @@ class Exchange:
         self.paid_to: Deployment | None = None  # whose prices hold for what was used
         self.span: ExchangeSpan | None = None  # where the file asks for spans
 
-    def begin(self, head: RequestHead) -> None:
-        """Take the request's head."""
+    def begin(self, head: RequestHead, leaving: Leaving) -> None:
+        """Take the request's head; ``leaving`` is what to carry it out in."""
         self.head = head
+        self.leaving = leaving
         self.body = RequestBody(self.connection, head, self.config)
         record = self.record
         record.method, record.path = head.method_name, head.path
@@ -150,28 +153,25 @@ class Exchange:
         """Answer with an error in OpenAI's shape."""
         self.respond(error.status, b"application/json", error.body(), error.fields())
 
-    def leaving(self) -> Leaving:
-        """While this context lasts, the client's leaving ends it with ``ClientGone``."""
-        return Leaving(self.connection)
-
 
 class Leaving:
-    """Cancels the task within it when the client hangs up, and turns that into ``ClientGone``.
+    """While this context lasts, the client's hanging up cancels the task that made it, and becomes ``ClientGone``.
 
-    An end of stream while an exchange is under way counts as leaving, as in nginx (SPEC §12).
+    An end of stream while an exchange is under way counts as leaving, as in nginx (SPEC §12). One serves a connection.
     """
 
     __slots__ = ("_connection", "_left", "_task")
 
     def __init__(self, connection: HTTP1Connection) -> None:
         self._connection = connection
+        self._task = asyncio.current_task(connection.loop)
         self._left = False
 
     def __enter__(self) -> Self:
-        if self._connection.eof or self._connection.closed:
+        connection = self._connection
+        if connection.eof or connection.closed:
             raise ClientGone("the client left")
-        self._task = asyncio.current_task(self._connection.loop)
-        self._connection.on_eof = self._hung_up
+        connection.on_eof = self._hung_up
         return self
 
     def _hung_up(self) -> None:
@@ -205,7 +205,7 @@ class Handler(Protocol):
 class Downstream:
     """One client's connection: reads heads, hands exchanges on, keeps the connection or closes it."""
 
-    __slots__ = ("_handler", "connection", "idle")
+    __slots__ = ("_handler", "_leaving", "connection", "idle")
 
     def __init__(self, connection: HTTP1Connection, handler: Handler) -> None:
         self.connection = connection
@@ -215,6 +215,7 @@ class Downstream:
     async def serve(self) -> None:
         """Serve exchanges until either side closes."""
         connection = self.connection
+        self._leaving = Leaving(connection)
         kept = False
         try:
             while await self._serve_one(kept=kept):
@@ -265,7 +266,7 @@ class Downstream:
             await self._leave()
             return None
         exchange = Exchange(self.connection, self._handler)
-        exchange.begin(head)
+        exchange.begin(head, self._leaving)
         return exchange
 
     async def _next_head(self, *, kept: bool) -> RequestHead:

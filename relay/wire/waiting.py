@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 class Waiter:
     """One wait of one task: awaited once, ended by ``wake``. A future as far as a task wants to know one."""
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_done", "_loop")
+    _asyncio_future_blocking = False  # by this a task knows what it may wait for
+    _callback: Callable[[Any], object] | None = None
+    _context: Context | None = None
+    _done = False
+    _cancelled = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._asyncio_future_blocking = False  # by this a task knows what it may wait for
-        self._callback: Callable[[Any], object] | None = None
-        self._context: Context | None = None
-        self._done = False
-        self._cancelled = False
 
     def wake(self) -> None:
         """Let the task go on, now; in the next turn of the loop where another task is what calls. Once is enough."""
