@@ -143,10 +143,10 @@ class Recorder:
                 if deployment is not None and deployment.prices and isinstance(usage, Usage):
                     record.cost = self._prices_of(deployment).price(usage)
             observe(self.metrics, record)
-            emit(record)
             if self._tracing is not None:
                 span = exchange.span or self._tracing.begin(record)  # a head that was refused has none yet
                 span.end()
+        emit(*[exchange.record for exchange in over])
 
     def _prices_of(self, deployment: Deployment) -> PriceList:
         known = self._prices.get(deployment.id)

@@ -18,7 +18,7 @@ from .logqueue import LineWriter, LogQueue, QueueFront
 from .usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import TextIO
 
     from ..config import LoggingSettings
@@ -30,22 +30,23 @@ ROOT = "passthrough"
 EXCHANGE_LOGGER = logging.getLogger(EXCHANGE)
 
 
-def emit(exchange: ExchangeRecord) -> None:
-    """Say one exchange, once, on ``passthrough.exchange`` at INFO, its fields as record attributes.
+def emit(*exchanges: ExchangeRecord) -> None:
+    """Say exchanges, each once, on ``passthrough.exchange`` at INFO, their fields as record attributes."""
+    if not EXCHANGE_LOGGER.isEnabledFor(logging.INFO):
+        return
+    handlers = EXCHANGE_LOGGER.handlers
+    if len(handlers) == 1 and type(handlers[0]) is LineFront and not EXCHANGE_LOGGER.filters:
+        handlers[0].say(exchanges)
+        return
+    for exchange in exchanges:
+        EXCHANGE_LOGGER.handle(record_of(exchange, exchange.path.partition("?")[0]))
+
+
+def record_of(exchange: ExchangeRecord, path: str) -> logging.LogRecord:
+    """One exchange as a record of logging's.
 
     ``Logger.info(extra=...)`` would look for its caller, thread and process each time; they are always the same.
     """
-    if not EXCHANGE_LOGGER.isEnabledFor(logging.INFO):
-        return
-    path = exchange.path.partition("?")[0]
-    handlers = EXCHANGE_LOGGER.handlers
-    if len(handlers) == 1 and type(handlers[0]) is LineFront and not EXCHANGE_LOGGER.filters:
-        front = handlers[0]
-        try:
-            front.queue.put_line(front.writer, line_of(exchange, path))
-        except Exception:  # noqa: BLE001 - no record is worth an exchange
-            front.queue.count_failure(front.writer)
-        return
     now = time.time()
     record = logging.LogRecord.__new__(logging.LogRecord)
     record.__dict__ = {
@@ -62,7 +63,7 @@ def emit(exchange: ExchangeRecord) -> None:
         ),
         **record_fields(exchange, path),
     }
-    EXCHANGE_LOGGER.handle(record)
+    return record
 
 
 def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
@@ -94,14 +95,25 @@ def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
 
 
 class LineFront(QueueFront):
-    """Stands before the default handler of exchanges, whose lines are made at once and only written by the thread.
+    """Stands before the default handler of exchanges, whose lines are made at once and mostly written at once.
 
-    Few objects then go from one processor core to another, which costs more than to make the line.
+    The thread would want the interpreter for each batch, and while it has it the loop stands still: that costs more
+    than to make the lines.
     """
 
     def __init__(self, queue: LogQueue, writer: LineWriter) -> None:
         super().__init__(queue, [writer])
         self.writer = writer
+
+    def say(self, exchanges: Iterable[ExchangeRecord]) -> None:
+        """Make the lines of these, and let them go together."""
+        queue, writer = self.queue, self.writer
+        for exchange in exchanges:
+            try:
+                queue.put_line(writer, line_of(exchange, exchange.path.partition("?")[0]))
+            except Exception:  # noqa: BLE001 - no record is worth an exchange
+                queue.count_failure(writer)
+        queue.let_go(writer)
 
 
 STARTED = time.time()

@@ -1,5 +1,8 @@
 """A bounded queue in front of log handlers: the loop puts, a thread formats and writes, what does not fit is counted.
 
+Lines that are made already, and whose output takes them at once, are written by the loop: each time that the thread
+wants the interpreter for a moment, everything else stands still for longer.
+
 The thread starts with the first record, so that each forked worker has its own, and takes records in batches: after
 each it rests a moment, during which records gather and the loop wakes nobody.
 """
@@ -19,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TextIO
 
     Item = tuple[Sequence[logging.Handler], logging.LogRecord] | tuple["LineWriter", None]
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 CAPACITY = 4096  # records; some 10 MB when a handler is stuck
 BATCH = 512
 REST = 0.02  # seconds between two batches: a record waits no longer than that
+LARGEST_WRITE = 256 << 10  # bytes written to a file at once; a batch of records has some 30 KiB
 WRITE_PATIENCE = 1.0  # seconds between two looks at an output that takes no bytes
 
 
@@ -55,16 +59,16 @@ class LogQueue:
         self._put((handlers, record))
 
     def put_line(self, writer: LineWriter, line: str) -> None:
-        """Queue a record that is a line already, or drop and count it.
-
-        Lines wait with their writer, and only the first of a batch is told to the thread.
-        """
+        """Queue a record that is a line already, or drop and count it. It waits with its writer for ``let_go``."""
         waiting = writer.waiting
         if len(waiting) >= self.capacity or self._is_closed:
             self.dropped += 1
             return
         waiting.append(line)
-        if not writer.told:
+
+    def let_go(self, writer: LineWriter) -> None:
+        """Write the lines that wait: now, where nothing has to be waited for, else by the thread."""
+        if not writer.told and not writer.write_now():
             writer.told = True
             self._put((writer, None))
 
@@ -113,7 +117,7 @@ class LogQueue:
         self.dropped = 0
         for writer in self._writers:
             writer.waiting.clear()
-            writer.told = False
+            writer.told = writer.is_busy = False
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="passthrough-log", daemon=True)
@@ -213,6 +217,8 @@ class LineWriter(BatchHandler):
         self.formatter = formatter
         self.waiting: deque[str] = deque()  # lines that were made already
         self.told = False  # the thread knows of them, or will look once more
+        self.is_busy = False  # the thread writes
+        self._has_room: Callable[[], bool] | None = None  # whether a piece can be written now; None: that is not known
         self._queue = queue
         queue.adopt(self)
         self._stream = stream
@@ -222,9 +228,41 @@ class LineWriter(BatchHandler):
             stream.flush()
             self._descriptor = stream.fileno()
             self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+            self._has_room = room_in(self._descriptor, os.fstat(self._descriptor).st_mode)
+
+    def write_now(self) -> bool:
+        """Write the lines that wait as far as the output takes them without delay; whether none is left."""
+        has_room, descriptor, waiting = self._has_room, self._descriptor, self.waiting
+        if has_room is None or descriptor is None or self.is_busy:
+            return not waiting
+        while waiting:
+            if not has_room():
+                return False
+            lines = self._next_piece()
+            if not lines:
+                return False
+            try:
+                write_all(descriptor, lines)
+            except OSError:
+                self._queue.count_failure(self, lines.count(b"\n"))
+        return True
+
+    def _next_piece(self) -> bytes:
+        """As many of the lines that wait as can be written whole; none where the first is too long for that."""
+        room = LARGEST_WRITE if self._is_file else select.PIPE_BUF
+        lines: list[bytes] = []
+        while self.waiting:
+            line = self.waiting[0].encode("utf-8", "backslashreplace") + b"\n"
+            room -= len(line)
+            if room < 0:
+                break
+            lines.append(line)
+            self.waiting.popleft()
+        return b"".join(lines)
 
     def take_waiting(self) -> None:
         """Take the lines that wait into this batch. Those that come from now on are told of again."""
+        self.is_busy = True
         self.told = False
         waiting = self.waiting
         self.lines += [waiting.popleft() for _ in range(len(waiting))]
@@ -243,6 +281,22 @@ class LineWriter(BatchHandler):
                     write_all(self._descriptor, piece)
         except (OSError, ValueError):
             self._queue.count_failure(self, len(lines))
+        finally:
+            self.is_busy = False
+
+
+def room_in(descriptor: int, mode: int) -> Callable[[], bool] | None:
+    """What tells whether a piece of up to ``PIPE_BUF`` bytes can be written to an open file without waiting.
+
+    None where nothing does: a terminal may be stopped by who sits there. A file on a disk always takes what it can.
+    """
+    if stat.S_ISREG(mode):
+        return lambda: True
+    if not hasattr(select, "poll") or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return None
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return lambda: poll.poll(0) == [(descriptor, select.POLLOUT)]
 
 
 def whole_lines(data: bytes) -> Iterator[bytes]:
