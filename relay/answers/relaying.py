@@ -47,7 +47,7 @@ async def relay_response(
         record.bytes_out += len(piece)
     if response.complete:
         connection.send_end()
-        connection.flush()
+        connection.depart()
         return
     relay = BodyRelay(response.upstream.connection, connection, watch, exchange.config.timeouts.stream_idle)
     try:

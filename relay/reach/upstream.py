@@ -76,7 +76,7 @@ class UpstreamConnection:
             if data:
                 connection.send_data(data)
             connection.send_end()
-            connection.flush()
+            connection.depart()
         else:
             connection.flush()
             self._upload = asyncio.create_task(self._send_content(content), name="upload")

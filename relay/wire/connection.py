@@ -16,6 +16,7 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+from .departures import departures_of
 from .hangup import hangup_watch
 from .waiting import Waiter
 
@@ -43,6 +44,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_deadline",
+        "_departures",
         "_lost",
         "_out",
         "_pending",
@@ -83,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._lost: Exception | None = None
         self._reading = True
         self.loop = asyncio.get_running_loop()
+        self._departures = departures_of(self.loop)
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -201,6 +204,13 @@ class Connection(asyncio.Protocol):
             if not self.transport.is_closing():
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
+
+    def depart(self) -> None:
+        """Hand everything written to the transport at the end of this turn of the loop at the latest, if no more comes.
+
+        For whole small messages: where more follows, ``flush`` is what tells whether the peer keeps up.
+        """
+        self._departures.add(self)
 
     async def drain(self) -> None:
         """Wait until the peer takes what was written. Raises ``PeerGone`` or ``Silent`` when it never will."""
