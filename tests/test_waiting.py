@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
+from relay.wire.turns import turn_of
 from relay.wire.waiting import Waiter
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody's")
@@ -22,7 +23,7 @@ def begin(waiter: Waiter, heard: list[str]) -> asyncio.Task[None]:
 
 
 async def test_a_task_goes_on_within_the_callback_that_wakes_it() -> None:
-    waiter, heard = Waiter(asyncio.get_running_loop()), list[str]()
+    waiter, heard = Waiter(turn_of(asyncio.get_running_loop())), list[str]()
     task = begin(waiter, heard)
     await asyncio.sleep(0)
 
@@ -37,7 +38,7 @@ async def test_a_task_goes_on_within_the_callback_that_wakes_it() -> None:
 
 
 async def test_a_task_that_wakes_another_is_not_interrupted() -> None:
-    waiter, heard = Waiter(asyncio.get_running_loop()), list[str]()
+    waiter, heard = Waiter(turn_of(asyncio.get_running_loop())), list[str]()
     task = begin(waiter, heard)
     await asyncio.sleep(0)
     waiter.wake()
@@ -47,13 +48,13 @@ async def test_a_task_that_wakes_another_is_not_interrupted() -> None:
 
 
 async def test_what_has_come_already_is_not_waited_for() -> None:
-    waiter = Waiter(asyncio.get_running_loop())
+    waiter = Waiter(turn_of(asyncio.get_running_loop()))
     waiter.wake()
     await asyncio.wait_for(begin(waiter, []), 5)
 
 
 async def test_a_cancelled_task_ends_once_and_is_not_woken_any_more() -> None:
-    waiter, heard = Waiter(asyncio.get_running_loop()), list[str]()
+    waiter, heard = Waiter(turn_of(asyncio.get_running_loop())), list[str]()
     task = begin(waiter, heard)
     await asyncio.sleep(0)
     assert task.cancel()
@@ -65,14 +66,14 @@ async def test_a_cancelled_task_ends_once_and_is_not_woken_any_more() -> None:
 
 
 async def test_a_wait_that_is_cancelled_before_anybody_waits_is_none() -> None:
-    waiter = Waiter(asyncio.get_running_loop())
+    waiter = Waiter(turn_of(asyncio.get_running_loop()))
     assert waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
         waiter.result()
 
 
 async def test_a_task_that_is_to_be_cancelled_does_not_wait() -> None:
-    waiter, heard = Waiter(asyncio.get_running_loop()), list[str]()
+    waiter, heard = Waiter(turn_of(asyncio.get_running_loop())), list[str]()
 
     async def wait() -> None:
         task = asyncio.current_task()

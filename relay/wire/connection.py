@@ -16,8 +16,8 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from .departures import departures_of
 from .hangup import hangup_watch
+from .turns import turn_of
 from .waiting import Waiter
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_deadline",
-        "_departures",
         "_lost",
         "_out",
         "_pending",
         "_reading",
         "_timer",
         "_timer_at",
+        "_turn",
         "closed",
         "eof",
         "failure",
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._lost: Exception | None = None
         self._reading = True
         self.loop = asyncio.get_running_loop()
-        self._departures = departures_of(self.loop)
+        self._turn = turn_of(self.loop)
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
 
         It stays in ``on_readable`` when it is over, where it does nothing more.
         """
-        waiter = Waiter(self.loop)
+        waiter = Waiter(self._turn)
         self.on_readable = waiter.wake
         return waiter
 
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
 
         For whole small messages: where more follows, ``flush`` is what tells whether the peer keeps up.
         """
-        self._departures.add(self)
+        self._turn.depart(self)
 
     async def drain(self) -> None:
         """Wait until the peer takes what was written. Raises ``PeerGone`` or ``Silent`` when it never will."""

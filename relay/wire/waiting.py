@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Context
 
+    from .turns import Turn
+
 
 class Waiter:
     """One wait of one task: awaited once, ended by ``wake``. A future as far as a task wants to know one."""
@@ -24,20 +26,26 @@ class Waiter:
     _done = False
     _cancelled = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
 
     def wake(self) -> None:
-        """Let the task go on, now; in the next turn of the loop where another task is what calls. Once is enough."""
+        """Let the task go on in this turn of the loop; in the next where another task is what calls. Once is enough."""
         if self._done:
             return
         self._done = True
-        if self._callback is None or self._context is None:  # nobody waits yet
+        if self._callback is None:  # nobody waits yet
             return
-        if asyncio.current_task(self._loop) is None:
-            self._context.run(self._callback, self)
+        loop = self._turn.loop
+        if asyncio.current_task(loop) is None:
+            self._turn.wake(self)
         else:
-            self._loop.call_soon(self._callback, self, context=self._context)
+            loop.call_soon(self._callback, self, context=self._context)
+
+    def go_on(self) -> None:
+        """Let the task go on, now."""
+        if self._callback is not None and self._context is not None:
+            self._context.run(self._callback, self)
 
     def __await__(self) -> Generator[Waiter, None, None]:
         if not self._done:
@@ -48,7 +56,7 @@ class Waiter:
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The loop in which it may be awaited."""
-        return self._loop
+        return self._turn.loop
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         """Take what lets the task go on."""
@@ -60,7 +68,7 @@ class Waiter:
             return False
         self._done = self._cancelled = True
         if self._callback is not None:
-            self._loop.call_soon(self._callback, self, context=self._context)
+            self._turn.loop.call_soon(self._callback, self, context=self._context)
         return True
 
     def result(self) -> None:
