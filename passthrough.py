@@ -132,15 +132,15 @@ class Worker:
             self.recorder.settle(exchange)
 
     async def _carry(self, exchange: Exchange) -> None:
-        target = target_of(exchange.head, allow_admin=exchange.config.listener.allow_admin)
+        head, config, brain = exchange.head, exchange.config, self.brain
+        target = target_of(head, allow_admin=config.listener.allow_admin)
         if target is None:
             await pages.serve(exchange, self._is_ready, self._metrics)
             return
-        brain = self.brain
-        client, key = admit(exchange.head, target, exchange.config, brain.pinning.maker_of)
+        client, key = admit(head, target, config, brain.pinning.maker_of)
         exchange.record.client = client.name
         exchange.body.check_size(exchange.body.length or 0)
-        request = await classify(exchange.head, target, exchange.body, partial(is_decided, exchange.config))
+        request = await classify(head, target, exchange.body, partial(is_decided, config))
         if key is not None:
             request.secret, request.subject.scope = key
         if request.in_first_frame:

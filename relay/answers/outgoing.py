@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import Secret
-from ..reach.upstream import MalformedAnswer, make_own_lines
+from ..reach.lanes import make_own_lines
+from ..reach.upstream import MalformedAnswer
 from ..subjects.endpoints import shown_by
 from ..wire.fields import outbound_lines
 from ..wire.handshake import SWITCH_LINES, SWITCHING, grants_plainly, grants_websocket
 from .recording import trace_lines
 
 if TYPE_CHECKING:
-    from ..reach.upstream import Approach
+    from ..reach.lanes import Approach
     from ..subjects.subject import Subject
     from ..wire.classification import Request
     from ..wire.downstream import Exchange
@@ -23,7 +24,18 @@ NO_EXTENSIONS = frozenset({b"sec-websocket-extensions"})  # of frames that we re
 
 
 def request_lines(approach: Approach, exchange: Exchange, request: Request) -> bytes:
-    """The deployment's own lines, and those of the client that pass."""
+    """The deployment's own lines, and those of the client that pass.
+
+    A client comes with the same head again and again, and mostly nothing else has a say in what passes.
+    """
+    if exchange.span is None and request.secret is None and not request.websocket:
+        key = exchange.head, is_watched(request.subject)
+        return approach.memo.get(key) or approach.memo.made(key, lambda: make_lines(approach, exchange, request))
+    return make_lines(approach, exchange, request)
+
+
+def make_lines(approach: Approach, exchange: Exchange, request: Request) -> bytes:
+    """``request_lines``, worked out."""
     own, dropped, deployment = approach.lines, approach.replaced, approach.deployment
     if exchange.span is not None:
         trace, traced = trace_lines(exchange.span, deployment.id)

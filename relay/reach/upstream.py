@@ -1,24 +1,20 @@
-"""The deployment's side: a pool of kept connections, and one attempt's request and response head.
-
-Connections are kept by where they lead and how they are secured, not by key: two keys at one host share them.
-"""
+"""The deployment's side: a pool of kept connections, and one attempt's request and response head."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from ..wire.connection import PeerGone, Silent
-from ..wire.fields import field_lines
 from ..wire.framing import END, NEED_DATA, Extent
 from ..wire.heads import RequestHead, ResponseHead
 from ..wire.http1 import HTTP1Connection, Role
 from ..wire.news import has_news
-from .dial import dial, movable_peer
+from .dial import dial
+from .lanes import Lanes
 from .names import Resolver
 from .outbound import OutboundProxies
 from .tls import client_context, current_context
@@ -26,8 +22,8 @@ from .tls import client_context, current_context
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from ..config import BaseURL, Config, Deployment, UpstreamTLS
-    from ..errors import Fields
+    from ..config import Config, Deployment
+    from .lanes import Approach, Lane
 
 MOST_INTERIM = 16  # 1xx heads before a final one (SPEC §12); more is a storm, not information
 MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind beyond that is closed
@@ -228,41 +224,6 @@ def set_deadline(connection: HTTP1Connection, seconds: float, _: object) -> None
     connection.set_deadline(seconds)
 
 
-Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
-
-
-class Lane:
-    """Kept connections that lead to one place in one way, and what is said there as ``Host``."""
-
-    __slots__ = ("host", "idle", "named")
-
-    def __init__(self, host: bytes, named: tuple[str, int] | None) -> None:
-        self.host = host
-        self.named = named  # whose addresses these are, to notice when they move
-        self.idle: deque[HTTP1Connection] = deque()
-
-    def evict(self, connection: HTTP1Connection) -> None:
-        """An idle connection is of no use any more."""
-        connection.on_readable = None
-        connection.abort()
-        with contextlib.suppress(ValueError):
-            self.idle.remove(connection)
-
-    def drop(self) -> None:
-        """None of them is."""
-        while self.idle:
-            self.evict(self.idle[-1])
-
-
-class Approach(NamedTuple):
-    """How a deployment is reached and spoken to."""
-
-    deployment: Deployment
-    lane: Lane
-    lines: bytes  # that it adds to every request
-    replaced: frozenset[bytes]  # the names that they replace
-
-
 class UpstreamPool:
     """Kept connections to every upstream of one worker."""
 
@@ -270,8 +231,7 @@ class UpstreamPool:
         self._config = config
         self._proxies = proxies
         self._resolver = Resolver()
-        self._lanes: dict[Key, Lane] = {}
-        self._approaches: dict[str, Approach] = {}
+        self._lanes = Lanes(proxies)
 
     def prepare(self) -> None:
         """Read every file that TLS to the upstreams needs. Raises ValueError, one sentence that names the file."""
@@ -283,12 +243,7 @@ class UpstreamPool:
     def reconfigure(self, config: Config, proxies: OutboundProxies) -> None:
         """Go on with another configuration; connections that it still leads to are kept."""
         self._config, self._proxies = config, proxies
-        self._approaches.clear()
-        wanted = {key_of(deployment) for deployment in config.deployments}
-        for key in self._lanes.keys() - wanted:
-            self._lanes.pop(key).drop()
-        for key, lane in self._lanes.items():
-            lane.named = movable_peer(key[0], proxies.for_base(key[0], key[2]))
+        self._lanes.reconfigure(config.deployments, proxies)
 
     async def lease(
         self, deployment: Deployment, *, fresh: bool = False, until: float | None = None
@@ -297,7 +252,7 @@ class UpstreamPool:
 
         Raises UpstreamFailure, UpstreamTimeout.
         """
-        approach = self._approach(deployment)
+        approach = self._lanes.approach(deployment)
         if not fresh:
             connection = self._take_idle(approach.lane)
             if connection is not None:
@@ -362,44 +317,10 @@ class UpstreamPool:
         connection.set_deadline(self._config.timeouts.upstream_keep_alive)
         connection.on_readable = partial(lane.evict, connection)
 
-    def _approach(self, deployment: Deployment) -> Approach:
-        """What is the same for every request to a deployment."""
-        known = self._approaches.get(deployment.id)
-        if known is None or known.deployment is not deployment:
-            key = key_of(deployment)
-            lane = self._lanes.get(key)
-            if lane is None:
-                named = movable_peer(deployment.base, self._proxies.for_base(deployment.base, deployment.proxy))
-                lane = self._lanes[key] = Lane(deployment.base.authority, named)
-            known = Approach(deployment, lane, *make_own_lines(deployment))
-            self._approaches[deployment.id] = known
-        return known
-
     def close(self) -> None:
         """Drop every idle connection."""
-        for lane in self._lanes.values():
-            lane.drop()
+        self._lanes.drop()
         self._resolver.close()
-
-
-def key_of(deployment: Deployment) -> Key:
-    """What has to be equal for two deployments to share connections."""
-    return deployment.base, deployment.tls, deployment.proxy
-
-
-def make_own_lines(deployment: Deployment) -> tuple[bytes, frozenset[bytes]]:
-    """``Authorization``, organization and project of a deployment, and its ``extra_headers``."""
-    fields: Fields = []
-    if deployment.key is not None:
-        fields.append((b"Authorization", b"Bearer " + deployment.key.reveal().encode()))
-    if deployment.organization is not None:
-        fields.append((b"OpenAI-Organization", deployment.organization.encode()))
-    if deployment.project is not None:
-        fields.append((b"OpenAI-Project", deployment.project.encode()))
-    extra = [(name.encode(), value.encode()) for name, value in deployment.extra_headers]
-    replaced = frozenset(name.lower() for name, _ in extra)
-    fields = [line for line in fields if line[0].lower() not in replaced] + extra
-    return field_lines(fields), replaced
 
 
 def open_pool(config: Config, environ: Mapping[str, str]) -> UpstreamPool:

@@ -35,10 +35,11 @@ class Target:
 
 def target_of(head: RequestHead, *, allow_admin: bool) -> Target | None:
     """``parse_target`` of a request's target, remembered with the head."""
-    key = (target_of, allow_admin)
-    if key not in head.memo:
-        head.memo[key] = parse_target(head.target, allow_admin=allow_admin)
-    target: Target | None = head.memo[key]
+    key = ADMIN if allow_admin else target_of
+    try:
+        target: Target | None = head.memo[key]
+    except KeyError:
+        target = head.memo[key] = parse_target(head.target, allow_admin=allow_admin)
     return target
 
 
