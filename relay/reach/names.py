@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _interleave(first: list[Address], second: list[Address]) -> Iterable[Address
     yield from second[shared:]
 
 
+@lru_cache(maxsize=256)
 def _without_asking(host: str, port: int) -> tuple[Address, ...]:
     if host.lower().rstrip(".") == "localhost":
         return Address(socket.AF_INET6, ("::1", port, 0, 0)), Address(socket.AF_INET, ("127.0.0.1", port))

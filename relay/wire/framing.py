@@ -195,7 +195,7 @@ class ChunkedReader:
 
         Not to be asked while h11 is ``owed`` the rest of another.
         """
-        at, end, pieces = 0, len(buffer), []
+        at, end, content, more = 0, len(buffer), b"", []
         while at < end:
             match = CHUNK_HEAD.match(buffer, at)
             if match is None:
@@ -204,9 +204,12 @@ class ChunkedReader:
             stop = start + int(match[1], 16)
             if stop == start or buffer[stop : stop + 2] != b"\r\n":
                 break
-            pieces.append(buffer[start:stop])
+            if content:
+                more.append(buffer[start:stop])
+            else:
+                content = buffer[start:stop]
             at = stop + 2
-        return at, pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return at, b"".join([content, *more]) if more else content
 
     def read(self, buffer: bytearray) -> bytes | Signal:
         """Take content off the front of ``buffer``: bytes, END, or NEED_DATA. Raises MalformedContent."""

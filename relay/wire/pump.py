@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LAST_WORDS = 5.0  # seconds in which a slow side may still take what a side that has left said before
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # a blank line ends an event (WHATWG HTML §9.2.5)
+LONGEST_EVENT_END = 4
 
 
 class BodyRelay:
@@ -61,8 +62,8 @@ class BodyRelay:
 
     def _pass(self, data: bytes) -> bool:
         """Move whole chunks that have just come, as most events of streams do. False where more has to be done."""
-        done, chunks, sink = cast("asyncio.Future[None]", self._done), cast("ChunkedReader", self._chunks), self._sink
-        if chunks.owed or sink.paused or sink.closed or done.done():
+        done, chunks, sink = self._done, self._chunks, self._sink
+        if done is None or chunks is None or chunks.owed or sink.paused or sink.closed or done.done():
             return False
         try:
             count, content = chunks.whole_chunks(data)
@@ -125,7 +126,7 @@ class BodyRelay:
             self._watch(data)
         size = len(data)
         self.count += size
-        self._last = data if size >= 4 else self._last[-4:] + data  # noqa: PLR2004 - the longest EVENT_ENDS
+        self._last = data if size >= LONGEST_EVENT_END else self._last[-LONGEST_EVENT_END:] + data
 
     @property
     def at_event_boundary(self) -> bool:
