@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from relay.answers import pages
 from relay.answers.delivery import deliver, pass_interim
 from relay.answers.ephemeral import admit
-from relay.answers.merging import Merger
 from relay.answers.outgoing import check_switch, request_lines
 from relay.answers.recording import Recorder
 from relay.answers.relaying import BrokenResponse
@@ -49,6 +48,7 @@ from router import Attempt, Route, Router, Verdict
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
+    from relay.answers.merging import Merger
     from relay.answers.responses_socket import ResponsesSocket
     from relay.config import Client, Config
     from relay.record.lines import Attempt as Row
@@ -99,7 +99,7 @@ class Worker:
         self.recorder = Recorder(config.logging)
         self.pool = open_pool(config, environ)
         self.affinity = AffinityStore.open(config.affinity, time.time())
-        self.merger = Merger(self.affinity)
+        self._merger: Merger | None = None
         router = Router(config, random.Random())  # noqa: S311 - it spreads load, it keeps no secret
         self.brain = Brain(router, Pinning(router, self.affinity, self.pool, config.deployments))
         self.in_flight: dict[str, int] = {}
@@ -161,12 +161,19 @@ class Worker:
         group = passage.route.group.name
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
         try:
-            merges = exchange.config.affinity.merge_lists
-            if not (merges and await self.merger.answer(passage, brain.pinning, partial(self._asked, passage))):
+            if not (exchange.config.affinity.merge_lists and await self._merge(passage)):
                 await self._relay(passage, await self._open_response(passage))
         finally:
             self.in_flight[group] -= 1
             self._release(passage)
+
+    async def _merge(self, passage: Passage) -> bool:
+        """Answer a list with the union of all scopes, where the request asks for one; whether that was done."""
+        if self._merger is None:
+            from relay.answers.merging import Merger  # loaded where the file asks for merged lists, not at every start
+
+            self._merger = Merger(self.affinity)
+        return await self._merger.answer(passage, passage.brain.pinning, partial(self._asked, passage))
 
     async def _resolve(
         self, exchange: Exchange, subject: Subject, client: Client, brain: Brain

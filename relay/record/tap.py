@@ -35,6 +35,21 @@ def ends_event(last: bytes) -> bool:
     return EVENT_ENDS.search(last[-LONGEST_EVENT_END:]) is not None
 
 
+def event_ends(buffer: bytes, start: int) -> list[tuple[int, int]]:
+    """Where, from ``start`` on, blank lines end events: where each begins and ends.
+
+    Upstreams end lines with LF alone, and two of those are found at the speed of memchr.
+    """
+    if b"\r" in buffer:
+        return [match.span() for match in EVENT_END.finditer(buffer, start)]
+    ends = []
+    at = buffer.find(b"\n\n", start)
+    while at >= 0:
+        ends.append((at, at + 2))
+        at = buffer.find(b"\n\n", at + 2)
+    return ends
+
+
 class SSESplitter:
     """Cut a ``text/event-stream`` into the data of its events. Bytes in, bytes out."""
 
@@ -57,9 +72,9 @@ class SSESplitter:
             start = 0
         events = []
         at = 0
-        for match in EVENT_END.finditer(buffer, start):
-            events.append(event_data(buffer[at : match.start()]))
-            at = match.end()
+        for stop, behind in event_ends(buffer, start):
+            events.append(event_data(buffer[at:stop]))
+            at = behind
         self.partial = shorten(buffer[at:] if at else buffer)
         return [event for event in events if event]
 
