@@ -117,6 +117,17 @@ async def test_a_response_is_read_and_the_connection_used_again(client: Pair) ->
         assert client.connection.is_alive()
 
 
+async def test_what_departs_at_the_end_of_a_crowded_turn_has_not_left_before(client: Pair) -> None:
+    connection = client.connection
+    connection._turn._is_crowded = True
+    connection.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
+    connection.depart()
+    assert connection.is_unsent
+    await asyncio.sleep(0)
+    assert not connection.is_unsent
+    assert (await asyncio.get_running_loop().sock_recv(client.peer, 1000)).startswith(b"POST / HTTP/1.1\r\n")
+
+
 async def test_whole_chunks_are_handed_out_as_they_came(client: Pair) -> None:
     client.connection.send_request(HEAD, b"/", b"up", Extent.CHUNKED, 0, b"")
     client.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

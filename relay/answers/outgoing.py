@@ -9,7 +9,7 @@ from ..config import Secret
 from ..reach.lanes import make_own_lines
 from ..reach.upstream import MalformedAnswer
 from ..subjects.endpoints import shown_by
-from ..wire.fields import outbound_lines
+from ..wire.fields import LONGEST_KNOWN_HEAD, outbound_lines
 from ..wire.handshake import SWITCH_LINES, SWITCHING, grants_plainly, grants_websocket
 from .recording import trace_lines
 
@@ -30,7 +30,11 @@ def request_lines(approach: Approach, exchange: Exchange, request: Request) -> b
     """
     if exchange.span is None and request.secret is None and not request.websocket:
         key = exchange.head, is_watched(request.subject)
-        return approach.memo.get(key) or approach.memo.made(key, lambda: make_lines(approach, exchange, request))
+        known = approach.memo.get(key)
+        if known is not None:
+            return known
+        lines = make_lines(approach, exchange, request)
+        return approach.memo.made(key, lambda: lines) if len(lines) <= LONGEST_KNOWN_HEAD else lines
     return make_lines(approach, exchange, request)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..wire.http1 import HTTP1Connection
     from .outbound import OutboundProxies
 
-MOST_HEADS = 64  # of requests, for which a deployment remembers what it is sent: applications, mostly
+MOST_HEADS = 16  # of requests, for which a deployment remembers what it is sent: applications, mostly
 
 Key = tuple["BaseURL", "UpstreamTLS", "str | None"]
 

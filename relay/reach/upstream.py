@@ -148,7 +148,7 @@ class UpstreamConnection:
     def _gone(self, error: PeerGone) -> UpstreamFailure:
         message = "The upstream closed the connection before it answered."
         kind = StaleConnection if self.reused and not self.connection.heard else UpstreamFailure
-        return kind(message, sent=True, detail=f"{message} ({error})")
+        return kind(message, sent=not self.connection.is_unsent, detail=f"{message} ({error})")
 
     def _malformed(self, error: ProxyError) -> ProxyError:
         if error is self.connection.failure or isinstance(error, UpstreamFailure):

@@ -205,6 +205,11 @@ class Connection(asyncio.Protocol):
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
 
+    @property
+    def is_unsent(self) -> bool:
+        """Whether what was written last is still here, all of it."""
+        return bool(self._out)
+
     def depart(self) -> None:
         """Hand everything written to the transport at the end of this turn of the loop at the latest, if no more comes.
 
