@@ -283,9 +283,14 @@ async def test_a_reference_to_an_item_is_tried_in_the_other_scopes(estate: Estat
     project = estate.demo.projects["gamma"]
     item = project.put("item", {"id": "msg_" + "1" * 50, "type": "message", "role": "user", "content": []}, "resp_x")
     said: Any = [{"type": "item_reference", "id": item["id"]}, {"role": "user", "content": "and?"}]
-    for _ in range(4):
+    for _ in range(60):  # the first may be asked for where the item is, by chance, and then nothing is learnt
         await api.responses.create(model="gpt-4o", input=said, store=False)
-    assert [heard.project for heard in estate.demo.requests][-3:] == ["gamma"] * 3
+        if {heard.project for heard in estate.demo.requests} != {"gamma"}:
+            break
+    before = len(estate.demo.requests)
+    for _ in range(3):
+        await api.responses.create(model="gpt-4o", input=said, store=False)
+    assert [heard.project for heard in estate.demo.requests][before:] == ["gamma"] * 3
     assert known(proxy, "item", item["id"]) == "gamma"
 
 
