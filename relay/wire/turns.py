@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .waiting import Waiter
 
 CROWD = 5  # steps in one turn; an exchange on its own has two: it goes on, and what it has written leaves
-MOST = 16  # exchanges that go on without a look at the sockets: events of streams do not wait for a whole rush
 
 
 class Turn:
@@ -53,17 +52,14 @@ class Turn:
         self._steps += 1
 
     def _end(self) -> None:
-        woken, self._woken = self._woken[:MOST], self._woken[MOST:]
+        woken, self._woken = self._woken, []
         for waiter in woken:
             waiter.go_on()
         leaving, self._leaving = self._leaving, []
         for connection in leaving:
             connection.flush()
-        if self._woken:
-            self.loop.call_soon(self._end)
-        else:
-            self._is_crowded = self._steps >= CROWD
-            self._steps = 0
+        self._is_crowded = self._steps >= CROWD
+        self._steps = 0
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
