@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import pytest
 
 from relay.answers.ephemeral import HOLDER, EphemeralKey, admit
-from relay.config import Client, Config, Secret
+from relay.answers.outgoing import request_lines
+from relay.bounded import Bounded
+from relay.config import BaseURL, Client, Config, Deployment, Secret
 from relay.errors import InvalidKey
+from relay.reach.lanes import Approach, Lane
+from relay.subjects.endpoints import match_endpoint
+from relay.subjects.subject import Subject
+from relay.wire.classification import Request
 from relay.wire.heads import RequestHead
 from relay.wire.targets import Target
+
+if TYPE_CHECKING:
+    from relay.wire.body import RequestBody
+    from relay.wire.downstream import Exchange
 
 CONFIG = Config(
     groups={},
@@ -61,3 +74,14 @@ def test_who_is_not(config: Config, path: str, value: bytes, word: str) -> None:
     with pytest.raises(InvalidKey, match=word) as caught:
         admit(*request("GET", path, [(BEARER, value)]), config, MINTED.get)
     assert "ek_" not in caught.value.message
+
+
+def test_a_secret_takes_the_place_of_the_deployments_key_and_of_nothing_else() -> None:
+    """Also where a deployment has no key that could be replaced, and a trace stands beside it."""
+    head, target = request("GET", "/realtime", [(BEARER, b"Bearer ek_1")])
+    deployment = Deployment("d", "g", BaseURL("http", "up", 80, "/v1"), "m", None, "s", "q")
+    approach = Approach(deployment, Lane(b"up", None), b"", frozenset(), Bounded(1))
+    span = SimpleNamespace(fields=lambda _: [(b"traceparent", b"00-1-2-01")])
+    exchange = cast("Exchange", SimpleNamespace(head=head, span=span, config=CONFIG))
+    asked = Request(target, cast("RequestBody", None), Subject(match_endpoint("GET", "/realtime")), secret="ek_1")
+    assert request_lines(approach, exchange, asked) == b"Authorization: Bearer ek_1\r\ntraceparent: 00-1-2-01\r\n"

@@ -100,6 +100,14 @@ def test_another_layout_is_not_taken_for_it(section: bytes) -> None:
     assert verdict(raw, usual(b"A", b"b")) == verdict(raw)
 
 
+def test_a_near_miss_of_a_long_layout_is_told_in_one_reading() -> None:
+    """Where white space may be read in two ways, that would be two readings for each line: 2^80 of them."""
+    names = [b"X-%d" % number for number in range(80)]
+    section = b"".join(b"%s:  \t 1\r\n" % name for name in names)
+    head = parse_response_head(START + section + b"alt-svc: x\r\n\r\n", 100, usual(*names))
+    assert len(head.fields) == 81
+
+
 def test_a_layout_becomes_usual_by_being_met() -> None:
     raw = START + b"X-Seldom: %d\r\n\r\n"
     like: Layout | None = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from relay.config import Limits
 from relay.errors import BadRequest, HeadTooLarge, TargetTooLong
+from relay.reach.upstream import StaleConnection, UpstreamConnection
+from relay.scopes.looking import NO_CONTENT
 from relay.wire.connection import HIGH_WATER, PeerGone, Silent
 from relay.wire.framing import END, NEED_DATA, Extent
 from relay.wire.heads import RequestHead, ResponseHead
@@ -17,6 +20,9 @@ from relay.wire.http1 import HTTP1Connection, MessageError, Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from relay.reach.lanes import Approach
+    from relay.reach.upstream import UpstreamPool
 
 PATIENCE = 10.0
 REQUEST = b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n"
@@ -126,6 +132,21 @@ async def test_what_departs_at_the_end_of_a_crowded_turn_has_not_left_before(cli
     await asyncio.sleep(0)
     assert not connection.is_unsent
     assert (await asyncio.get_running_loop().sock_recv(client.peer, 1000)).startswith(b"POST / HTTP/1.1\r\n")
+
+
+async def test_what_an_upstream_says_before_it_is_asked_answers_nothing(client: Pair) -> None:
+    kept: list[object] = []
+    pool = cast("UpstreamPool", SimpleNamespace(keep=lambda *_: kept.append(1)))
+    approach = cast("Approach", SimpleNamespace(lane=SimpleNamespace(host=b"up")))
+    upstream = UpstreamConnection(pool, approach, client.connection, reused=True)
+    client.connection._turn._is_crowded = True
+    upstream.send_request(HEAD, b"/", NO_CONTENT, b"")
+    client.connection.data_received(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(StaleConnection) as caught:
+        await upstream.response_head(PATIENCE, lambda _: None)
+    assert not caught.value.sent
+    upstream.release()
+    assert kept == []
 
 
 async def test_whole_chunks_are_handed_out_as_they_came(client: Pair) -> None:

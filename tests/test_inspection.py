@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from relay.errors import AmbiguousBody, BadRequest
 from relay.subjects import inspection, jsonscan
+from relay.subjects.endpoints import match_endpoint
 from relay.subjects.inspection import Found, JSONPeek, Splice, Splicer, plan_of
 from relay.subjects.jsonscan import JSONScanner
 from relay.subjects.jsontext import Plan
@@ -348,6 +349,15 @@ SAID = st.sampled_from(
      b'"conversation":"conv_1"', b'"conversation":{"id":"conv_1"}', b'"conversation":null', b'"input":[{"id":"i"}]',
      rb'"input":[{"\u0069d":"i"}]', b'"input":"id"', b'"tools":[{"vector_store_ids":["vs_1"]}]', b'"":0', b""]
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/realtime/client_secrets", "/realtime/translations/client_secrets"])
+def test_a_model_that_stands_below_is_not_missed_at_a_glance(path: str) -> None:
+    peek = JSONPeek(match_endpoint("POST", path).body)
+    peek.feed(b'{"session":{"type":"realtime","model":"voice"}}')
+    peek.finish()
+    assert [found.value for found in peek.found] == ["voice"]
+    assert peek.model is None
 
 
 @given(

@@ -613,6 +613,53 @@ def test_a_reader_that_has_gone_is_counted_and_nothing_else(capfd: pytest.Captur
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_lines_leave_at_once_where_a_pipe_has_room() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as lines, open(writer, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        os.set_blocking(reader, False)
+        with lines_to(stream) as queue:
+            emit(exchange(id="one"), exchange(id="two"))
+            said = [json.loads(line)["id"] for line in (lines.read(65_536) or b"").splitlines()]
+            assert said == ["one", "two"]
+            assert queue._thread is None
+            assert os.get_blocking(writer)  # whoever shares it finds it as it was
+
+
+def test_a_full_pipe_holds_nobody_up_and_loses_no_line() -> None:
+    """The thread waits for the reader; what is said meanwhile comes behind that, in its order."""
+    reader, writer = os.pipe()
+    said = [f"{number:05}" for number in range(1000)]  # some 400 KiB, in a pipe of 64
+    with open(reader, "rb") as lines, open(writer, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        with lines_to(stream) as queue:
+            for id in said:  # noqa: A001 - the record's word
+                emit(exchange(id=id))
+            heard = [json.loads(lines.readline())["id"] for _ in said]
+            assert queue.dropped == 0
+        assert heard == said
+
+
+def test_a_line_longer_than_a_pipe_takes_whole_is_left_to_the_thread() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb") as lines, open(writer, "w", encoding="utf-8") as stream, lines_to(stream):  # noqa: PTH123
+        emit(exchange(id="one"), exchange(id="two", error="x" * 10_000), exchange(id="three"))
+        assert [json.loads(lines.readline())["id"] for _ in range(3)] == ["one", "two", "three"]
+
+
+def test_a_file_takes_what_is_said_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w", encoding="utf-8") as stream, lines_to(stream) as queue:
+        emit(*[exchange(id=str(number)) for number in range(2000)])
+        assert len((tmp_path / "log").read_text().splitlines()) == 2000
+        assert queue._thread is None
+
+
+def test_a_full_disk_is_counted_line_by_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as stream, lines_to(stream) as queue:  # noqa: PTH123
+        writer = EXCHANGE_LOGGER.handlers[0].writer  # type: ignore[attr-defined]
+        writer._at_once = writer._descriptor
+        emit(exchange(), exchange())
+        assert queue.dropped == 2
+
+
 def test_a_closed_stream_is_counted_too() -> None:
     queue, stream = LogQueue(), io.StringIO()
     writer = LineWriter(queue, stream, JSONFormatter())

@@ -82,6 +82,28 @@ async def test_what_goes_on_at_the_end_of_a_turn_may_write_in_it() -> None:
     assert stage.heard == ["one went on", "two went on", "one left", "two left"]
 
 
+async def test_one_step_that_fails_keeps_no_other_from_its_turn() -> None:
+    stage = Stage()
+
+    class Failing(Noted):
+        def go_on(self) -> None:
+            raise RuntimeError(self.name)
+
+    for number in range(CROWD):
+        stage.wake(str(number))
+    await asyncio.sleep(0)
+    stage.heard.clear()
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))
+    stage.turn.wake(cast("Waiter", Failing("one", stage.heard)))
+    stage.wake("two")
+    stage.depart("three")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert stage.heard == ["two went on", "three left"]
+    assert [str(error) for error in said] == ["one"]
+
+
 async def test_a_loop_has_one_turn() -> None:
     loop = asyncio.get_running_loop()
     assert turn_of(loop) is turn_of(loop)

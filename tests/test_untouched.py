@@ -173,6 +173,7 @@ async def test_random_bytes_of_any_size(
 ) -> None:
     source = random.Random(seed)
     said, answered = source.randbytes(up), source.randbytes(down)
+    assume(kind is not None or said[:1] not in (b"{", b"["))  # of no type it may be JSON, and then it is not valid
     typed = [] if kind is None else [(b"Content-Type", kind)]
     heard, got = await wire.carry(request(said, kind, pieces=cut_up), response(answered, typed, pieces=cut_down))
     assert (len(heard.content), digest(heard.content)) == (up, digest(said))

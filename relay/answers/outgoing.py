@@ -41,14 +41,14 @@ def request_lines(approach: Approach, exchange: Exchange, request: Request) -> b
 def make_lines(approach: Approach, exchange: Exchange, request: Request) -> bytes:
     """``request_lines``, worked out."""
     own, dropped, deployment = approach.lines, approach.replaced, approach.deployment
+    if request.secret is not None:  # it goes as itself, in the place of the deployment's key
+        own = make_own_lines(replace(deployment, key=Secret(request.secret)))[0]
     if exchange.span is not None:
         trace, traced = trace_lines(exchange.span, deployment.id)
         own, dropped = own + trace, dropped | traced
     key_header = exchange.config.key_header
     if key_header is not None:
         dropped |= {key_header.encode()}
-    if request.secret is not None:  # it goes as itself, in the place of the deployment's key
-        own = own.replace(approach.lines, make_own_lines(replace(deployment, key=Secret(request.secret)))[0])
     if request.websocket:
         own = SWITCH_LINES + own
     if request.in_first_frame:

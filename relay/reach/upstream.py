@@ -126,6 +126,8 @@ class UpstreamConnection:
                     await connection.readable()
                     continue
                 assert isinstance(head, ResponseHead)
+                if connection.is_unsent:  # it answers nothing that we have asked: an idle connection ends like this
+                    raise StaleConnection("The upstream spoke before it was asked.", sent=False)
                 if not head.is_interim:
                     return head
                 self._count_interim()
@@ -163,7 +165,7 @@ class UpstreamConnection:
         if self._upload is not None:
             self._upload.cancel()
         connection = self.connection
-        if connection.is_done and not connection.has_pending and not connection.eof:
+        if connection.is_done and not (connection.has_pending or connection.eof or connection.is_unsent):
             connection.next_cycle()
             self._pool.keep(self.approach.lane, connection)
         else:

@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TextIO
 
     Item = tuple[Sequence[logging.Handler], logging.LogRecord] | tuple["LineWriter", None]
@@ -88,6 +88,8 @@ class LogQueue:
             if thread.is_alive():
                 self._abandon()
         self._thread = None
+        for writer in self._writers:
+            writer.close_output()
 
     def _abandon(self) -> None:
         """Drop what the thread has not taken yet."""
@@ -218,7 +220,7 @@ class LineWriter(BatchHandler):
         self.waiting: deque[str] = deque()  # lines that were made already
         self.told = False  # the thread knows of them, or will look once more
         self.is_busy = False  # the thread writes
-        self._has_room: Callable[[], bool] | None = None  # whether a piece can be written now; None: that is not known
+        self._at_once: int | None = None  # the same output, where a write to it never waits
         self._queue = queue
         queue.adopt(self)
         self._stream = stream
@@ -228,37 +230,43 @@ class LineWriter(BatchHandler):
             stream.flush()
             self._descriptor = stream.fileno()
             self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-            self._has_room = room_in(self._descriptor, os.fstat(self._descriptor).st_mode)
+            self._at_once = never_waiting(self._descriptor, os.fstat(self._descriptor).st_mode)
 
     def write_now(self) -> bool:
         """Write the lines that wait as far as the output takes them without delay; whether none is left."""
-        has_room, descriptor, waiting = self._has_room, self._descriptor, self.waiting
-        if has_room is None or descriptor is None or self.is_busy:
+        descriptor, waiting = self._at_once, self.waiting
+        if descriptor is None or self.is_busy:
             return not waiting
         while waiting:
-            if not has_room():
-                return False
-            lines = self._next_piece()
+            lines = self._next_lines()
             if not lines:
                 return False
             try:
-                write_all(descriptor, lines)
+                write_some(descriptor, b"".join(lines))
+            except BlockingIOError:
+                return False
             except OSError:
-                self._queue.count_failure(self, lines.count(b"\n"))
+                self._queue.count_failure(self, len(lines))
+            for _ in lines:
+                waiting.popleft()
         return True
 
-    def _next_piece(self) -> bytes:
-        """As many of the lines that wait as can be written whole; none where the first is too long for that."""
+    def _next_lines(self) -> list[bytes]:
+        """As many of the lines that wait as leave whole in one write; none where the first is too long for that."""
         room = LARGEST_WRITE if self._is_file else select.PIPE_BUF
         lines: list[bytes] = []
-        while self.waiting:
-            line = self.waiting[0].encode("utf-8", "backslashreplace") + b"\n"
-            room -= len(line)
+        for line in self.waiting:
+            lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
+            room -= len(lines[-1])
             if room < 0:
-                break
-            lines.append(line)
-            self.waiting.popleft()
-        return b"".join(lines)
+                return lines[:-1]
+        return lines
+
+    def close_output(self) -> None:
+        """Let go of what was opened for writing at once."""
+        if self._at_once is not None and self._at_once != self._descriptor:
+            os.close(self._at_once)
+        self._at_once = None
 
     def take_waiting(self) -> None:
         """Take the lines that wait into this batch. Those that come from now on are told of again."""
@@ -285,18 +293,25 @@ class LineWriter(BatchHandler):
             self.is_busy = False
 
 
-def room_in(descriptor: int, mode: int) -> Callable[[], bool] | None:
-    """What tells whether a piece of up to ``PIPE_BUF`` bytes can be written to an open file without waiting.
+def never_waiting(descriptor: int, mode: int) -> int | None:
+    """An open file by which an output is written without ever waiting; None where there is none.
 
-    None where nothing does: a terminal may be stopped by who sits there. A file on a disk always takes what it can.
+    A file on a disk always takes what it can. A pipe is opened a second time, since whoever shares it with us (other
+    workers, a shell) must not find theirs non-blocking; of up to ``PIPE_BUF`` bytes it takes all or nothing.
     """
     if stat.S_ISREG(mode):
-        return lambda: True
-    if not hasattr(select, "poll") or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        return None
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return lambda: poll.poll(0) == [(descriptor, select.POLLOUT)]
+        return descriptor
+    if stat.S_ISFIFO(mode):
+        with contextlib.suppress(OSError):  # no /proc, or somebody else's pipe
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return None
+
+
+def write_some(descriptor: int, data: bytes) -> None:
+    """Write every byte. Raises BlockingIOError where a pipe has no room now; then none was written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def whole_lines(data: bytes) -> Iterator[bytes]:

@@ -106,7 +106,7 @@ class JSONPeek(JSONScanner):
         if not plan.elsewhere.isdisjoint(data.split(b'"')) or data.count(MODEL_KEY) > 1:
             return False
         match = None if b"\\" in data and b"\\u00" in data else FLAT.match(data)
-        if match is None:
+        if match is None or (match[MODEL] is None and MODEL_KEY in data):  # one that stands below may count
             return False
         model, cache_key, stream, store, background = match.groups()
         if model is not None and (text := decode(model)) is not None:

@@ -222,7 +222,10 @@ class Downstream:
                 kept = True
                 if connection.has_pending or connection.paused:
                     await self._give_way()
-        except (PeerGone, ClientGone):
+        except PeerGone as error:
+            if not error.clean:  # else what was said last is on its way still
+                connection.abort()
+        except ClientGone:
             connection.abort()
         except asyncio.CancelledError:
             connection.abort()

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 
 USUAL = 32  # times; an expression takes some milliseconds to be made, as long as it saves in 500 heads
-VALUE = rb":[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n"
+# Possessive: what white space a value begins with has one reading, or a near miss would try two for each line.
+VALUE = rb":[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n"
 
 
 class Layout:
@@ -22,7 +23,7 @@ class Layout:
     ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("_values", "framing", "memo", "names", "places", "repeated", "seen")
+    __slots__ = ("_values", "judged", "memo", "names", "places", "repeated", "seen")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
@@ -35,7 +36,7 @@ class Layout:
                 self.repeated.setdefault(name.lower(), [first]).append(at)
         self.seen = 0  # times that it was met again
         self._values: re.Pattern[bytes] | None = None
-        self.framing = [at for at, name in enumerate(names) if name.lower() in FRAMING]  # those that h11 judges
+        self.judged = [at for at, name in enumerate(names) if name.lower() in FRAMING]  # those that h11 judges
 
     @property
     def is_usual(self) -> bool:
@@ -87,7 +88,7 @@ class Head:
     @property
     def framing(self) -> Fields:
         """The field lines that h11 has to judge, as they came."""
-        return [self.fields[at] for at in self.layout.framing]
+        return [self.fields[at] for at in self.layout.judged]
 
 
 class RequestHead(Head):

@@ -54,13 +54,13 @@ class BodyRelay:
         self._done = asyncio.get_running_loop().create_future()
         self._source.on_readable = self._sink.on_writable = self._step
         self._chunks = self._source.chunks if self._sink.writes_chunks else None
-        self._source.on_data = None if self._chunks is None else self._pass
+        self._source.on_data = None if self._chunks is None else self._take_chunks
         try:
             await self._done
         finally:
             self._source.on_readable = self._sink.on_writable = self._source.on_data = None
 
-    def _pass(self, data: bytes) -> bool:
+    def _take_chunks(self, data: bytes) -> bool:
         """Move whole chunks that have just come, as most events of streams do. False where more has to be done."""
         done, chunks, sink = self._done, self._chunks, self._sink
         if done is None or chunks is None or chunks.owed or sink.paused or sink.closed or done.done():

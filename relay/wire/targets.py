@@ -35,7 +35,7 @@ class Target:
 
 def target_of(head: RequestHead, *, allow_admin: bool) -> Target | None:
     """``parse_target`` of a request's target, remembered with the head."""
-    key = ADMIN if allow_admin else target_of
+    key = (target_of, allow_admin)
     try:
         target: Target | None = head.memo[key]
     except KeyError:

@@ -8,8 +8,8 @@ longer than for what came in the same turn, and in one that brings little everyt
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,8 +27,8 @@ class Turn:
         self.loop = loop
         self._steps = 0  # of this turn
         self._is_crowded = False  # the turn before was
-        self._woken: list[Waiter] = []
-        self._leaving: list[Connection] = []
+        self._woken: deque[Waiter] = deque()
+        self._leaving: deque[Connection] = deque()
 
     def wake(self, waiter: Waiter) -> None:
         """What ``waiter`` waited for is there. Not to be called by a task."""
@@ -52,22 +52,24 @@ class Turn:
         self._steps += 1
 
     def _end(self) -> None:
-        woken, self._woken = self._woken, []
-        for waiter in woken:
-            waiter.go_on()
-        leaving, self._leaving = self._leaving, []
-        for connection in leaving:
-            connection.flush()
-        self._is_crowded = self._steps >= CROWD
-        self._steps = 0
+        try:
+            while self._woken:
+                self._woken.popleft().go_on()
+            while self._leaving:
+                self._leaving.popleft().flush()
+            self._is_crowded = self._steps >= CROWD
+        finally:  # whatever one step does, the others have their turn
+            self._steps = 0
+            if self._woken or self._leaving:
+                self._step()
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+_last: Turn | None = None  # a process has one loop, and with it one turn
 
 
 def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     """The turn of a loop: there is one for all its connections."""
-    turn = _turns.get(loop)
-    if turn is None:
-        turn = _turns[loop] = Turn(loop)
-    return turn
+    global _last  # noqa: PLW0603 - as long as the loop
+    if _last is None or _last.loop is not loop:
+        _last = Turn(loop)
+    return _last
