@@ -654,8 +654,6 @@ def test_a_file_takes_what_is_said_at_once(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_counted_line_by_line() -> None:
     with open("/dev/full", "w", encoding="utf-8") as stream, lines_to(stream) as queue:  # noqa: PTH123
-        writer = EXCHANGE_LOGGER.handlers[0].writer  # type: ignore[attr-defined]
-        writer._at_once = writer._descriptor
         emit(exchange(), exchange())
         assert queue.dropped == 2
 

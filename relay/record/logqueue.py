@@ -296,10 +296,10 @@ class LineWriter(BatchHandler):
 def never_waiting(descriptor: int, mode: int) -> int | None:
     """An open file by which an output is written without ever waiting; None where there is none.
 
-    A file on a disk always takes what it can. A pipe is opened a second time, since whoever shares it with us (other
+    A file on a disk always takes what it can, and so does ``/dev/null``. A pipe is opened a second time, since whoever shares it with us (other
     workers, a shell) must not find theirs non-blocking; of up to ``PIPE_BUF`` bytes it takes all or nothing.
     """
-    if stat.S_ISREG(mode):
+    if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor)):
         return descriptor
     if stat.S_ISFIFO(mode):
         with contextlib.suppress(OSError):  # no /proc, or somebody else's pipe
