@@ -296,8 +296,9 @@ class LineWriter(BatchHandler):
 def never_waiting(descriptor: int, mode: int) -> int | None:
     """An open file by which an output is written without ever waiting; None where there is none.
 
-    A file on a disk always takes what it can, and so does ``/dev/null``. A pipe is opened a second time, since whoever shares it with us (other
-    workers, a shell) must not find theirs non-blocking; of up to ``PIPE_BUF`` bytes it takes all or nothing.
+    A file on a disk always takes what it can, and so does ``/dev/null``. A pipe is opened a second time, since whoever
+    shares it with us (other workers, a shell) must not find theirs non-blocking; of up to ``PIPE_BUF`` bytes it takes
+    all or nothing.
     """
     if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor)):
         return descriptor
