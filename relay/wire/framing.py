@@ -190,7 +190,7 @@ class ChunkedReader:
         self.owed = 0  # bytes of a chunk that came in parts, which h11 has to see before the next chunk begins
         self.ended = False
 
-    def whole_chunks(self, buffer: bytes) -> tuple[int, bytes]:
+    def whole_chunks(self, buffer: bytes | bytearray) -> tuple[int, bytes]:
         """How many bytes at the front are canonical chunks that are all there, and what is in them.
 
         Not to be asked while h11 is ``owed`` the rest of another.
@@ -205,9 +205,9 @@ class ChunkedReader:
             if stop == start or buffer[stop : stop + 2] != b"\r\n":
                 break
             if content:
-                more.append(buffer[start:stop])
+                more.append(bytes(buffer[start:stop]))
             else:
-                content = buffer[start:stop]
+                content = bytes(buffer[start:stop])
             at = stop + 2
         return at, b"".join([content, *more]) if more else content
 
@@ -218,7 +218,7 @@ class ChunkedReader:
                 event = self._through_h11(buffer)
                 if event is not NEED_DATA or self.owed or not buffer:
                     return event
-            at, content = self.whole_chunks(bytes(buffer))
+            at, content = self.whole_chunks(buffer)
             if at:
                 del buffer[:at]
                 return content

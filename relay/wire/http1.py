@@ -140,15 +140,11 @@ class HTTP1Connection(Connection):
         pending, reader = self._pending, self._reader
         if not pending or not isinstance(reader, ChunkedReader) or reader.owed:
             return None
-        raw = bytes(pending)
-        count, content = reader.whole_chunks(raw)
+        count, content = reader.whole_chunks(pending)
         if not count:
             return None
-        if count == len(raw):
-            pending.clear()
-        else:
-            raw = raw[:count]
-            del pending[:count]
+        raw = bytes(pending[:count])
+        del pending[:count]
         if not self._reading and len(pending) <= HIGH_WATER:
             self._go_on_reading()
         return raw, content
