@@ -66,10 +66,22 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0
 
 
-class Caller(asyncio.Protocol):
-    """One connection that asks again and again until ``until``."""
+class Connection(asyncio.Protocol):
+    """One connection of the load, which ends once."""
 
     _transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _end(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error) if error else self.done.set_result(None)
+        self._transport.close()
+
+
+class Caller(Connection):
+    """One connection that asks again and again until ``until``."""
 
     def __init__(self, said: bytes, times: list[int]) -> None:
         self._said = said
@@ -77,7 +89,7 @@ class Caller(asyncio.Protocol):
         self._times = times
         self._framer = Framer()
         self._asked = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -103,19 +115,12 @@ class Caller(asyncio.Protocol):
             else:
                 self._end(None)
 
-    def _end(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(error) if error else self.done.set_result(None)
-        self._transport.close()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc or ConnectionError("closed in the middle of an exchange"))
 
 
-class Listener(asyncio.Protocol):
+class Listener(Connection):
     """One stream: how old each event is when it comes, and how long after the one before."""
-
-    _transport: asyncio.Transport
 
     def __init__(self, said: bytes, ages: list[int], gaps: list[int]) -> None:
         self._said = said
@@ -123,7 +128,7 @@ class Listener(asyncio.Protocol):
         self._gaps = gaps
         self._tail = b""
         self._last = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -143,11 +148,6 @@ class Listener(asyncio.Protocol):
         self._tail = data[max(read, len(data) - TAIL) :]
         if END in data:
             self._end(None)
-
-    def _end(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(error) if error else self.done.set_result(None)
-        self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc or ConnectionError(f"closed in the middle of a stream: {self._tail[:200]!r}"))
