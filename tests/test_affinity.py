@@ -80,7 +80,7 @@ def run(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
+    assert (process.returncode, err) == (0, "")
     return out
 
 
@@ -534,6 +534,27 @@ def test_four_processes_write_at_once_and_nothing_is_lost(stores: Stores) -> Non
         found = {ids.lookup("file", f"file-{name}-{number}", time.time()) for number in range(300)}
         assert found == {f"scope-{name}"}
     assert stores.query("SELECT count(*) FROM resources") == [(1200,)]
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3])
+def test_a_file_that_another_makes_meanwhile_is_no_strangers(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, queries: int
+) -> None:
+    """Whichever query of ours it comes before."""
+    asked: list[str] = []
+    value = store.Database._value
+
+    def look(database: store.Database, query: str) -> Any:
+        asked.append(query)
+        if len(asked) == queries:
+            with monkeypatch.context() as other:
+                other.setattr(store.Database, "_value", value)
+                store.Database(str(stores.path), 1000).close()
+        return value(database, query)
+
+    monkeypatch.setattr(store.Database, "_value", look)
+    store.Database(str(stores.path), 1000).close()
+    assert len(asked) >= queries
 
 
 def test_what_was_stored_survives_a_killed_writer(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:

@@ -125,9 +125,13 @@ class Database:
         self._load_scopes()
 
     def _claim(self) -> None:
-        """Make an empty file ours; leave one alone that another program wrote."""
+        """Make an empty file ours; leave one alone that another program wrote.
+
+        In this order: a process that makes the file at the same time gives it its owner first, and tables after.
+        """
+        tables = self._value("SELECT count(*) FROM sqlite_master")
         owner = self._value("PRAGMA application_id")
-        if owner != APPLICATION_ID and self._value("SELECT count(*) FROM sqlite_master"):
+        if tables and owner != APPLICATION_ID:
             raise Unusable("it belongs to another program; give affinity.path another name")
         journal = self._value("PRAGMA journal_mode = WAL")
         if self.path != MEMORY and journal != "wal":
