@@ -39,6 +39,7 @@ def supervise(factory: Callable[[], asyncio.AbstractEventLoop], test: Callable[[
     """Run ``test`` in debug mode, then look for tasks, descriptors and complaints."""
     complaints: list[str] = []
     gc.collect()
+    gc.freeze()  # what is older needs no second look
     before = descriptors()
     with asyncio.Runner(debug=True, loop_factory=factory) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: note(context, complaints))

@@ -96,6 +96,7 @@ async def at_the_base_line() -> AsyncIterator[None]:
     """At the end of the context no descriptor is open and no task is there that were not at its beginning."""
     hangup_watch(asyncio.get_running_loop())  # one per loop, made at its first use
     gc.collect()
+    gc.freeze()  # what is older needs no second look
     descriptors, tasks = descriptors_of("self"), asyncio.all_tasks()
     yield
     await until(lambda: asyncio.all_tasks() - tasks <= {asyncio.current_task()})

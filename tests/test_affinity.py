@@ -274,9 +274,15 @@ def fill(ids: AffinityStore, count: int, now: float) -> list[tuple[str, str]]:
     return pairs
 
 
+@pytest.fixture
+def _undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is not begun anew under way: else rows wait for the disk, and come without their sweeps."""
+    monkeypatch.setattr(store, "LOG_PAGES", 1 << 30)
+
+
+@pytest.mark.usefixtures("_undisturbed")
 @pytest.mark.parametrize("bound", [10, 100, 1000, 3000, 6000])
-def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "LOG_PAGES", 1 << 30)  # else rows wait for the disk, and come without their sweeps
+def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int) -> None:
     ids, other = stores.open(max_entries=bound), stores.open(cache_entries=0)
     steps = 8
     written = [fill(ids, bound // 2, NOW + step * 24 * HOUR) for step in range(steps)]
@@ -289,6 +295,7 @@ def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int, monke
     assert max(kept[:4], default=0) <= 0.2
 
 
+@pytest.mark.usefixtures("_undisturbed")
 def test_a_lower_bound_is_reached_soon(stores: Stores) -> None:
     ids = stores.open()
     store_many(ids, 20_000)
@@ -299,6 +306,7 @@ def test_a_lower_bound_is_reached_soon(stores: Stores) -> None:
     assert stores.query("SELECT count(*) FROM resources")[0][0] <= 2300
 
 
+@pytest.mark.usefixtures("_undisturbed")
 def test_no_call_sweeps_more_than_a_window(stores: Stores) -> None:
     ids = stores.open(max_entries=1000)
     store_many(ids, 20_000)
@@ -309,6 +317,7 @@ def test_no_call_sweeps_more_than_a_window(stores: Stores) -> None:
     assert all(before - after <= store.WINDOW for before, after in itertools.pairwise(left))
 
 
+@pytest.mark.usefixtures("_undisturbed")
 def test_what_expired_is_swept_away(stores: Stores) -> None:
     ids = stores.open()
     store_many(ids, 1500, "client_secret")
