@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from relay.config import Limits, Listener
-from relay.process.accepting import Acceptor
+from relay.process.accepting import Acceptor, share
 from relay.process.listening import CannotListen, bind, open_listening
 from relay.wire.http1 import HTTP1Connection, Role
 from tests.both_loops import on_both_loops
@@ -272,6 +272,11 @@ async def test_without_descriptors_it_waits_and_does_not_spin(monkeypatch: pytes
     await writer.wait_closed()
 
 
+@pytest.mark.parametrize(("waited", "taken"), [(0.0, 1), (0.0039, 1), (0.0041, 2), (0.0121, 4), (0.04, 8), (1e9, 8)])
+def test_a_turn_takes_one_connection_or_what_a_long_turn_left_waiting(waited: float, taken: int) -> None:
+    assert share(waited) == taken
+
+
 @on_both_loops
 async def test_it_takes_a_few_in_one_turn_and_leaves_others_theirs() -> None:
     made: asyncio.Queue[HTTP1Connection] = asyncio.Queue()
@@ -281,7 +286,7 @@ async def test_it_takes_a_few_in_one_turn_and_leaves_others_theirs() -> None:
         with sock.dup() as for_others:
             for_others.setblocking(False)
             acceptor = Acceptor(sock, lambda: Greeted(made), None, PATIENCE)
-            acceptor._take()
+            acceptor._take_share()  # the first
             assert len(acceptor.welcoming) == 8
             acceptor.close(leave_rest=True)
             rest = [for_others.accept()[0] for _ in range(12)]
