@@ -24,6 +24,7 @@ from relay.wire.framing import (
     MalformedContent,
     frame_response,
     make_reader,
+    only_chunk,
     request_framing,
     response_framing,
 )
@@ -359,6 +360,41 @@ def test_whole_chunks_are_counted_and_nothing_else() -> None:
     assert isinstance(part, ChunkedReader)
     assert part.read(bytearray(b"5;x\r\nab")) == b"ab"
     assert part.owed  # it is still h11's turn
+
+
+NEAR_CHUNKS = st.lists(
+    st.sampled_from(
+        [b"0", b"1", b"2", b"00", b"a", b"A", b"+2", b" 2", b"2_0", b"g", b";x", b"\r", b"\n", b"\r\n", b"\r\n"]
+    )
+    | st.just(b"0123456789abcdef"),
+    max_size=9,
+).map(b"".join)
+
+
+@given(NEAR_CHUNKS | st.binary(max_size=40).map(lambda content: b"%x\r\n%s\r\n" % (len(content), content)))
+@settings(max_examples=1000)
+def test_one_chunk_alone_is_read_as_whole_chunks_are(data: bytes) -> None:
+    count, content = ChunkedReader().whole_chunks(data)
+    alone = only_chunk(data)
+    assert alone is None or (count, content) == (len(data), alone)
+    if count == len(data) > 0 and len(data) - len(content) < len(b"f\r\n\r\n") * 2:  # there is no room for two
+        assert alone == content
+
+
+def test_one_chunk_alone_is_seen() -> None:
+    assert only_chunk(b"2\r\nab\r\n") == b"ab"
+    assert only_chunk(b"00000000000000A\r\n0123456789\r\n") == b"0123456789"
+    for other in (
+        b"",
+        b"\r\n",
+        b"zz\r\n\r\n",
+        b"zz\r\nX",
+        b"0\r\n\r\n",
+        b"2\r\nab\r\n0\r\n\r\n",
+        b"2\r\nabc\r\n",
+        b"2\r\nab",
+    ):
+        assert only_chunk(other) is None
 
 
 def test_heads_that_h11_refuses_are_refused() -> None:

@@ -20,6 +20,7 @@ import h11
 from ..errors import BadRequest, Fields
 
 CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+LONGEST_CHUNK_HEAD = 15 + 2
 # With an extension, or white space that h11 puts up with. A size from 2^60 on is nobody's chunk.
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
 LONGEST_CHUNK_LINE = 4096
@@ -178,6 +179,21 @@ def begin_response(
         headers.insert(0, (b"Transfer-Encoding", b"chunked"))
     head = server.send(h11.Response(status_code=status, headers=headers)) or b""
     return server, head.partition(b"\r\n")[2][:-2]
+
+
+@lru_cache(maxsize=4096)  # a stream's events differ by few bytes
+def chunk_size(line: bytes) -> int | None:
+    """How much content a canonical chunk's ``line``, without CRLF, announces; None for any other line."""
+    match = CHUNK_HEAD.fullmatch(line + b"\r\n")
+    return int(match[1], 16) or None if match is not None else None
+
+
+def only_chunk(data: bytes) -> bytes | None:
+    """What is in the one canonical chunk that ``data`` is, as most events of streams are; None for all else."""
+    stop = data.find(b"\r\n", 1, LONGEST_CHUNK_HEAD)
+    if stop > 0 and chunk_size(data[:stop]) == len(data) - stop - 4 and data.endswith(b"\r\n"):
+        return data[stop + 2 : -2]
+    return None
 
 
 class ChunkedReader:

@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .connection import PeerGone
-from .framing import END, NEED_DATA
+from .framing import END, NEED_DATA, only_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +66,11 @@ class BodyRelay:
         if done is None or chunks is None or chunks.owed or sink.paused or sink.closed or done.done():
             return False
         try:
-            count, content = chunks.whole_chunks(data)
-            if count != len(data):
-                return False
+            content = only_chunk(data)
+            if content is None:
+                count, content = chunks.whole_chunks(data)
+                if count != len(data):
+                    return False
             self._look(content)
             sink.write(data)
             self._source.set_deadline(self._idle)
