@@ -18,7 +18,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,7 +33,9 @@ from relay.subjects.subject import Subject
 from relay.wire.heads import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+Input = TypeVar("Input")
 
 CALLS = 20_000
 CHUNK = 500_000
@@ -54,15 +56,15 @@ def resource_id(number: int) -> str:
     return f"resp_{number:048x}"
 
 
-def measure(name: str, call: Callable[[int], object], numbers: list[int]) -> None:
+def measure(name: str, call: Callable[[Input], object], inputs: Sequence[Input]) -> None:
     """Print what ``call`` costs, one by one."""
     times = []
     cpu = time.process_time()
-    for number in numbers:
+    for value in inputs:
         start = time.perf_counter()
-        call(number)
+        call(value)
         times.append(time.perf_counter() - start)
-    cpu = (time.process_time() - cpu) / len(numbers)
+    cpu = (time.process_time() - cpu) / len(inputs)
     times.sort()
     mean = sum(times) / len(times)
     figures = (mean, times[len(times) // 2], times[len(times) * 99 // 100], times[-1], cpu)
@@ -142,9 +144,9 @@ def measure_calls(store: AffinityStore, count: int) -> None:
     measure("count", lambda _: store.count(), anywhere[:200])
 
 
-def exchange(store: AffinityStore, method: str, path: str, answer: bytes) -> None:
+def exchange(store: AffinityStore, request: RequestHead, answer: bytes) -> None:
     """All that an exchange costs for the sake of ids: what its subject names, what its answer's head and bytes show."""
-    request = RequestHead(method.encode(), path.encode(), b"1.1", [])
+    method, path = request.method.decode(), request.target.decode()
     endpoint = match_endpoint(method, path)
     subject = Subject(endpoint, resources=path_resources(endpoint, path))
     pinning(store).read(subject)
@@ -166,11 +168,20 @@ def pinning(store: AffinityStore) -> Pinning:
 
 def measure_exchanges(store: AffinityStore) -> None:
     """One line for each kind of exchange, the scanning of the request's body left out."""
-    numbers = list(range(CALLS))
-    measure("exchange, no id", lambda _: exchange(store, "POST", "/moderations", MODERATION), numbers)
-    measure("exchange, no id, usage read", lambda _: exchange(store, "POST", "/chat/completions", CHAT), numbers)
-    measure("exchange that mints a file", lambda n: exchange(store, "POST", "/files", FILE % n), numbers)
-    measure("exchange that names it", lambda n: exchange(store, "GET", f"/files/file-{n:022}", FILE % n), numbers)
+    numbers = range(CALLS)
+    kinds = {
+        "exchange, no id": [(request(b"POST", b"/moderations"), MODERATION)] * CALLS,
+        "exchange, no id, usage read": [(request(b"POST", b"/chat/completions"), CHAT)] * CALLS,
+        "exchange that mints a file": [(request(b"POST", b"/files"), FILE % n) for n in numbers],
+        "exchange that names it": [(request(b"GET", b"/files/file-%022d" % n), FILE % n) for n in numbers],
+    }
+    for name, exchanges in kinds.items():
+        measure(name, lambda one: exchange(store, *one), exchanges)
+
+
+def request(method: bytes, path: bytes) -> RequestHead:
+    """A request's head, which is read for other reasons."""
+    return RequestHead(method, path, b"1.1", [])
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ PICTURE = re.compile(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
 ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
 LONGEST_MATCH = 64  # of the three above
 
+BLANKS = " \t\r\n"  # what JSON calls white space
 DECODER = json.JSONDecoder()
 USAGE_DECODER = json.JSONDecoder(parse_float=Decimal)
 
@@ -159,9 +160,11 @@ class IdFinder:
 def decode(data: bytes) -> Any:
     """The JSON document in ``data``; None where it is none."""
     try:
-        return DECODER.decode(data.decode())
+        text = data.decode().strip(BLANKS)
+        value, end = DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
+    return value if end == len(text) else None
 
 
 def is_bare(pointers: Node, data: bytes) -> bool:

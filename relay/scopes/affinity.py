@@ -286,10 +286,14 @@ class AffinityStore:
         """One transaction, the newest first: after a long wait the rest takes its turns."""
         batch = list(islice(reversed(self._pending.items()), size))
         database.write(batch, self._pending_unions, hour)
-        for key, _ in batch:
-            del self._pending[key]
-        self._unions |= self._pending_unions
-        self._pending_unions.clear()
+        if len(batch) == len(self._pending):
+            self._pending.clear()
+        else:
+            for key, _ in batch:
+                del self._pending[key]
+        if self._pending_unions:
+            self._unions |= self._pending_unions
+            self._pending_unions.clear()
 
     def _sync(self, now: float) -> None:
         """Once a second: is the file still there, what did others say of scopes; and write what waits."""

@@ -56,7 +56,6 @@ DROP_OLDEST = """
     DELETE FROM resources WHERE key IN (SELECT key FROM resources WHERE key BETWEEN ? AND ? ORDER BY seen LIMIT ?)
 """
 
-NOTHING = contextlib.nullcontext()
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -92,6 +91,7 @@ class Database:
         self._numbers: dict[str, int] = {}
         self._hand = _anywhere()
         self._unswept = self._uncheckpointed = self._sweeps = self._size = 0
+        self._sweep_at = min(SWEEP_EVERY, 1 + max_entries // 16)  # rows written that a sweep comes with
         self._checkpointer: threading.Thread | None = None
         self.closed = False
         self.is_locked_out = False  # a checkpoint holds the lock for writing: better not write now
@@ -178,34 +178,36 @@ class Database:
 
     def write(self, rows: Sequence[tuple[int, Row | None]], unions: Collection[tuple[str, str]], hour: int) -> None:
         """Store rows by key (None deletes one) and pairs of scopes, in one transaction. ``hour`` is the present."""
-        alone = len(rows) == 1 and not unions and not self._sweep_is_due(1)
         try:
             # A statement alone is a transaction of its own: without BEGIN and COMMIT a new id costs a fifth less.
-            with NOTHING if alone else Transaction(self._connection):
-                self._write(rows, unions, hour)
+            if len(rows) == 1 and not unions and self._unswept + 1 < self._sweep_at:
+                self._write_rows(rows)
+            else:
+                with Transaction(self._connection):
+                    self._write(rows, unions, hour)
         except self._error as error:
             self._numbers.clear()  # numbers that were given out in this transaction are not in the file
             raise translate(error) from error
         if self._uncheckpointed >= CHECKPOINT_ROWS and self.path != MEMORY:
             self._start_checkpoint()
 
-    def _sweep_is_due(self, more: int = 0) -> bool:
-        """Whether enough was written for a sweep, or will be with so many rows more."""
-        return self._unswept + more >= min(SWEEP_EVERY, 1 + self.max_entries // 16)
-
-    def _write(self, rows: Sequence[tuple[int, Row | None]], unions: Collection[tuple[str, str]], hour: int) -> None:
+    def _write_rows(self, rows: Sequence[tuple[int, Row | None]]) -> None:
         for key, row in rows:
             if row is None:
                 self._connection.execute("DELETE FROM resources WHERE key = ?", (key,))
             else:
                 scope, seen, life = row
-                self._connection.execute(UPSERT, (key, self._number(scope), seen, life))
-            self._unswept += 1
-            self._uncheckpointed += 1
+                number = self._numbers.get(scope) or self._number(scope)
+                self._connection.execute(UPSERT, (key, number, seen, life))
+        self._unswept += len(rows)
+        self._uncheckpointed += len(rows)
+
+    def _write(self, rows: Sequence[tuple[int, Row | None]], unions: Collection[tuple[str, str]], hour: int) -> None:
+        self._write_rows(rows)
         for one, other in unions:
             numbers = (self._number(one), self._number(other))
             self._connection.execute("INSERT OR IGNORE INTO unions VALUES (?, ?)", numbers)
-        if self._sweep_is_due():
+        if self._unswept >= self._sweep_at:
             self._unswept = 0
             self._sweep(hour)
 
