@@ -460,7 +460,9 @@ FAILURES: dict[str, tuple[dict[str, Any], int, int]] = {
 
 
 @asynccontextmanager
-async def two_keys(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[DemoUpstream, Proxy]]:
+async def two_keys(
+    monkeypatch: pytest.MonkeyPatch, patience: float = PATIENCE
+) -> AsyncIterator[tuple[DemoUpstream, Proxy]]:
     """Two keys of one project behind one upstream, the first always asked first, and retries without number."""
     monkeypatch.setattr("relay.choosing.tally.FLOOR", 10_000)
     keys = {"sk-upstream-a": "s", "sk-upstream-b": "s"}
@@ -468,7 +470,7 @@ async def two_keys(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[DemoU
     port = await upstream.start()
     members = [deployment(name, port, order=at, scope="s", quota_group=name) for at, name in enumerate("ab")]
     settings = RouterSettings(disable_cooldowns=True, num_retries=9)
-    config = config_over(*members, router=settings, timeouts=with_timeouts(response_head=0.15))
+    config = config_over(*members, router=settings, timeouts=with_timeouts(response_head=patience))
     try:
         async with proxy_over(config) as proxy:
             yield upstream, proxy
@@ -480,7 +482,7 @@ async def two_keys(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[DemoU
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_what_may_have_acted_is_sent_once(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script, repeatable, acting = FAILURES[failure]
-    async with two_keys(monkeypatch) as (upstream, proxy):
+    async with two_keys(monkeypatch, 0.15 if script.get("fault") == "stall" else PATIENCE) as (upstream, proxy):
         upstream.script(key="sk-upstream-a", times=None, **script)
         requests = [
             request.replace(b"Host: p\r\n", b"Host: p\r\nX-Case: %s\r\n" % name.encode())
