@@ -93,6 +93,8 @@ class Call:
         if peer is None:
             assert self.base.unix is not None
             return [Address(socket.AF_UNIX, self.base.unix)]
+        if known := resolver.known(*peer):
+            return known
         try:
             async with asyncio.timeout(timeout):
                 return await resolver.resolve(*peer)
@@ -104,17 +106,19 @@ class Call:
     ) -> tuple[asyncio.Transport, Protocol]:
         """Make of a connected socket what was asked for, before its address has used up its time. Raises OSError."""
         assert connected.sock is not None
-        async with asyncio.timeout_at(connected.deadline):
-            raw = await adopt(connected.sock)
-            try:
-                transport = await self._climb(raw)
-                return transport, hand_over(transport, factory)
-            except BaseException as error:  # also on cancellation
-                raw.abort()  # takes all that was built upon it down
-                if isinstance(error, ProxyRefused):  # it was reached, and its other addresses would say the same
-                    detail = f"outbound proxy {connected.address}: {error}"
-                    raise UpstreamFailure(REFUSED, sent=False, detail=detail) from error
-                raise
+        raw = await adopt(connected.sock)
+        try:
+            transport = raw
+            if self.proxy is not None or self.context is not None:
+                async with asyncio.timeout_at(connected.deadline):
+                    transport = await self._climb(raw)
+            return transport, hand_over(transport, factory)
+        except BaseException as error:  # also on cancellation
+            raw.abort()  # takes all that was built upon it down
+            if isinstance(error, ProxyRefused):  # it was reached, and its other addresses would say the same
+                detail = f"outbound proxy {connected.address}: {error}"
+                raise UpstreamFailure(REFUSED, sent=False, detail=detail) from error
+            raise
 
     async def _climb(self, transport: asyncio.Transport) -> asyncio.Transport:
         """Put on the bare connection what stands between it and HTTP."""

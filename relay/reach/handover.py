@@ -112,13 +112,14 @@ def refusal(response: h11.Response) -> str:
 async def adopt(sock: socket.socket) -> asyncio.Transport:
     """Make a transport with a Prelude of a connected socket, which it owns from then on."""
     loop = asyncio.get_running_loop()
-    making: asyncio.Task[tuple[asyncio.Transport, Prelude]]
-    if sock.family == socket.AF_UNIX:
-        making = loop.create_task(loop.create_unix_connection(Prelude, sock=sock), name="adopt a socket")
-    else:
-        making = loop.create_task(loop.create_connection(Prelude, sock=sock), name="adopt a socket")
+    make = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
+    if isinstance(loop, asyncio.BaseEventLoop):  # it closes what it was making where it is cancelled
+        transport, _ = await make(Prelude, sock=sock)
+        return transport
     # This takes two turns of the loop and no traffic. Cut between them, uvloop closes the descriptor under the socket
     # object, which would later close whatever has that number then; so it is left to finish, and closed after.
+    making: asyncio.Task[tuple[asyncio.Transport, Prelude]]
+    making = loop.create_task(make(Prelude, sock=sock), name="adopt a socket")
     try:
         transport, _ = await asyncio.shield(making)
     except asyncio.CancelledError:

@@ -71,12 +71,18 @@ class Resolver:
 
         Addresses and ``localhost`` are answered without asking anybody (RFC 6761 §6.3).
         """
+        return self.known(host, port) or await asyncio.shield(
+            self._flight(host, port)
+        )  # which others may wait for, too
+
+    def known(self, host: str, port: int) -> tuple[Address, ...]:
+        """What ``resolve`` says where it needs not wait; nothing where it has to."""
         if known := _without_asking(host, port):
             return known
         answer = self._answers.get((host, port))
         if answer is not None and self._clock() - answer.looked_up < MAX_AGE:
             return answer.addresses
-        return await asyncio.shield(self._flight(host, port))  # others may be waiting for the same
+        return ()
 
     def still_named(self, host: str, port: int, address: str) -> bool:
         """Whether a connection to ``address`` (``peername[0]``) is one that ``host`` still names, as far as we know.

@@ -145,7 +145,7 @@ class Attempt:
             if timer is not None:
                 timer.cancel()
         if self._sock is not None:
-            self._race.loop.remove_writer(self._sock)
+            self._race.loop.remove_writer(self._sock.fileno())
             self._sock.close()
             self._sock = None
 
@@ -165,7 +165,8 @@ class Attempt:
             self._race.lost(self, error)
             return
         if code == errno.EINPROGRESS:
-            self._race.loop.add_writer(self._sock, self._settle)
+            # By its number: of an object the selector makes a text, by four system calls, to say that it is new.
+            self._race.loop.add_writer(self._sock.fileno(), self._settle)
         elif code == errno.EAGAIN:  # a unix socket whose queue is full tells us nothing when it is not
             self._handle = self._race.loop.call_later(FULL_QUEUE_PAUSE, self._connect)
         else:
@@ -173,7 +174,7 @@ class Attempt:
 
     def _settle(self) -> None:
         assert self._sock is not None
-        self._race.loop.remove_writer(self._sock)
+        self._race.loop.remove_writer(self._sock.fileno())
         self._conclude(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _conclude(self, code: int) -> None:

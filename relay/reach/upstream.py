@@ -284,6 +284,8 @@ class UpstreamPool:
         return self._resolver.still_named(*named, connection.peer())
 
     async def _dial_by(self, until: float | None, deployment: Deployment) -> HTTP1Connection:
+        if until is None:
+            return await self._dial(deployment)
         try:
             async with asyncio.timeout_at(until):
                 return await self._dial(deployment)

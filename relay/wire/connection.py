@@ -97,9 +97,8 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         if hasattr(transport, "max_size"):  # asyncio's: 256 KiB, which a stalled relay holds several times over
             transport.max_size = HIGH_WATER
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(transport.get_extra_info("peername"), tuple):  # TCP, and no unix socket
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.on_made is not None:
             self.on_made(self)
 
