@@ -168,15 +168,15 @@ def pinning(store: AffinityStore) -> Pinning:
 
 def measure_exchanges(store: AffinityStore) -> None:
     """One line for each kind of exchange, the scanning of the request's body left out."""
-    numbers = range(CALLS)
-    kinds = {
-        "exchange, no id": [(request(b"POST", b"/moderations"), MODERATION)] * CALLS,
-        "exchange, no id, usage read": [(request(b"POST", b"/chat/completions"), CHAT)] * CALLS,
-        "exchange that mints a file": [(request(b"POST", b"/files"), FILE % n) for n in numbers],
-        "exchange that names it": [(request(b"GET", b"/files/file-%022d" % n), FILE % n) for n in numbers],
+    moderation, chat, upload = (request(b"POST", path) for path in (b"/moderations", b"/chat/completions", b"/files"))
+    kinds: dict[str, Callable[[int], tuple[RequestHead, bytes]]] = {
+        "exchange, no id": lambda _: (moderation, MODERATION),
+        "exchange, no id, usage read": lambda _: (chat, CHAT),
+        "exchange that mints a file": lambda n: (upload, FILE % n),
+        "exchange that names it": lambda n: (request(b"GET", b"/files/file-%022d" % n), FILE % n),
     }
-    for name, exchanges in kinds.items():
-        measure(name, lambda one: exchange(store, *one), exchanges)
+    for name, make in kinds.items():
+        measure(name, lambda one: exchange(store, *one), [make(number) for number in range(CALLS)])
 
 
 def request(method: bytes, path: bytes) -> RequestHead:

@@ -340,6 +340,18 @@ def test_the_count_of_a_large_file_is_near(stores: Stores, size: int, monkeypatc
     assert ids.count() == pytest.approx(size, rel=0.3)
 
 
+def test_the_count_of_a_file_that_was_large_is_exact(stores: Stores) -> None:
+    """Pages that are free hold no rows."""
+    ids = stores.open()
+    store_many(ids, (store.COUNTED_PAGES + 1) * 200)
+    ids.close()
+    with contextlib.closing(sqlite3.connect(stores.path)) as connection, connection:
+        connection.execute("DELETE FROM resources WHERE key NOT IN (SELECT key FROM resources ORDER BY key LIMIT 700)")
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    assert pages > store.COUNTED_PAGES
+    assert stores.open().count() == 700
+
+
 @pytest.mark.usefixtures("_undisturbed")
 def test_the_oldest_of_a_large_file_go_by_estimate(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "COUNTED_PAGES", 0)

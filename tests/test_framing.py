@@ -372,7 +372,7 @@ NEAR_CHUNKS = st.lists(
 
 
 @given(NEAR_CHUNKS | st.binary(max_size=40).map(lambda content: b"%x\r\n%s\r\n" % (len(content), content)))
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 def test_one_chunk_alone_is_read_as_whole_chunks_are(data: bytes) -> None:
     count, content = ChunkedReader().whole_chunks(data)
     alone = only_chunk(data)

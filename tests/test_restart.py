@@ -266,7 +266,10 @@ async def test_without_descriptors_it_waits_and_does_not_spin(monkeypatch: pytes
             "cannot take connections for a moment, descriptors or memory are short: Too many open files"
         ]
         short.spare = False
-        acceptor.close()
+        with socket.create_connection(sock.getsockname()):
+            acceptor.close()
+        assert acceptor._pause is not None
+        assert acceptor._pause.cancelled()  # it would look at a socket that is closed
     connection.abort()
     writer.close()
     await writer.wait_closed()
@@ -275,6 +278,20 @@ async def test_without_descriptors_it_waits_and_does_not_spin(monkeypatch: pytes
 @pytest.mark.parametrize(("waited", "taken"), [(0.0, 1), (0.0039, 1), (0.0041, 2), (0.0121, 4), (0.04, 8), (1e9, 8)])
 def test_a_turn_takes_one_connection_or_what_a_long_turn_left_waiting(waited: float, taken: int) -> None:
     assert share(waited) == taken
+
+
+class Clocked:
+    """A loop whose clock stands still."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
 
 
 @on_both_loops
@@ -286,13 +303,17 @@ async def test_it_takes_a_few_in_one_turn_and_leaves_others_theirs() -> None:
         with sock.dup() as for_others:
             for_others.setblocking(False)
             acceptor = Acceptor(sock, lambda: Greeted(made), None, PATIENCE)
-            acceptor._take_share()  # the first
-            assert len(acceptor.welcoming) == 8
+            clock = Clocked(acceptor._loop)
+            acceptor._loop = clock  # type: ignore[assignment]
+            for later, taken in ((100.0, 8), (0.0, 9), (0.001, 10), (0.009, 13)):
+                clock.now += later
+                acceptor._take_share()
+                assert len(acceptor.welcoming) == taken
             acceptor.close(leave_rest=True)
-            rest = [for_others.accept()[0] for _ in range(12)]
+            rest = [for_others.accept()[0] for _ in range(7)]
             with pytest.raises(BlockingIOError):
                 for_others.accept()
-        connections = [await made.get() for _ in range(8)]
+        connections = [await made.get() for _ in range(13)]
         for connection in connections:
             connection.abort()
         for one in (*clients, *rest):

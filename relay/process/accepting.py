@@ -27,11 +27,12 @@ QUIET = 10.0  # seconds between two warnings about that
 
 
 def share(waited: float) -> int:
-    """How many connections a turn may take, ``waited`` seconds after the last that took some.
+    """How many connections a turn may take, ``waited`` seconds after the last that looked for some.
 
     One, as in nginx (``multi_accept off``): a new one costs about a millisecond in the turns that follow, and eight at
     once, in each of them, held up the streams under way by 27 ms (p99 of 500 streams that begin together; now 4 ms).
-    Where few long turns leave them waiting they get their part of the time all the same.
+    Where few long turns leave them waiting they get their part of the time all the same, and after a quiet moment there
+    is nothing to be held up.
     """
     return min(1 + int(waited / PACE), PER_TURN)
 
@@ -53,7 +54,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._warned_at = -QUIET
-        self._took_at = 0.0
+        self._looked_at = 0.0
 
     def start(self) -> None:
         """Take connections from now on."""
@@ -62,18 +63,17 @@ class Acceptor:
 
     def close(self, *, leave_rest: bool = False) -> None:
         """Take no more but those that wait already; with ``leave_rest`` these are for whoever has the socket too."""
-        if self._pause is not None:
-            self._pause.cancel()
         self._loop.remove_reader(self._sock)
         if not leave_rest:
             self._take(MOST_AT_END)
-            self._loop.remove_reader(self._sock)
+        if self._pause is not None:  # perhaps of just now
+            self._pause.cancel()
         self._sock.close()
 
     def _take_share(self) -> None:
         """Take what this turn of the loop may."""
         now = self._loop.time()
-        waited, self._took_at = now - self._took_at, now
+        waited, self._looked_at = now - self._looked_at, now
         self._take(share(waited))
 
     def _take(self, most: int) -> None:

@@ -174,7 +174,7 @@ class AffinityStore:
         return at is not None and 0 <= now - at < MISS_SECONDS
 
     def count(self) -> int:
-        """How many ids are stored: exact up to some 300,000, an estimate good to five per cent beyond."""
+        """How many ids are stored: exact up to some 40,000, an estimate good to five per cent beyond."""
         database = self._file.opened
         if database is not None:
             with contextlib.suppress(StoreError):  # the next write will say what is wrong
