@@ -482,6 +482,7 @@ async def two_keys(
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_what_may_have_acted_is_sent_once(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script, repeatable, acting = FAILURES[failure]
+    monkeypatch.setattr("relay.reach.upstream.MOST_IDLE", 0)  # kept connections may be stale, which is told below
     async with two_keys(monkeypatch, 0.15 if script.get("fault") == "stall" else PATIENCE) as (upstream, proxy):
         upstream.script(key="sk-upstream-a", times=None, **script)
         requests = [
