@@ -71,9 +71,9 @@ class Resolver:
 
         Addresses and ``localhost`` are answered without asking anybody (RFC 6761 §6.3).
         """
-        return self.known(host, port) or await asyncio.shield(
-            self._flight(host, port)
-        )  # which others may wait for, too
+        if known := self.known(host, port):
+            return known
+        return await asyncio.shield(self._flight(host, port))  # others may be waiting for the same
 
     def known(self, host: str, port: int) -> tuple[Address, ...]:
         """What ``resolve`` says where it needs not wait; nothing where it has to."""

@@ -197,8 +197,7 @@ class Database:
                 self._connection.execute("DELETE FROM resources WHERE key = ?", (key,))
             else:
                 scope, seen, life = row
-                number = self._numbers.get(scope) or self._number(scope)
-                self._connection.execute(UPSERT, (key, number, seen, life))
+                self._connection.execute(UPSERT, (key, self._number(scope), seen, life))
         self._unswept += len(rows)
         self._uncheckpointed += len(rows)
 
