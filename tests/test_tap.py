@@ -418,6 +418,16 @@ def test_a_document_without_the_way_to_an_id_is_not_decoded(monkeypatch: pytest.
     assert IdFinder(tree).document(shown) == [("chat_audio", "audio_1")]
 
 
+@pytest.mark.parametrize("metered", [False, True])
+def test_a_document_that_is_cut_where_it_looks_whole_shows_all_its_ids(metered: bool) -> None:
+    watcher = ResponseTap(JSON, b"", CHAT_IDS, metered=metered)
+    assert watcher.feed(b'{"choices":[{"message":{"content":"a"}}') == []
+    assert watcher.feed(b',{"message":{"audio":{"id":"audio_1"}}}],"id":"chatcmpl-1"}') == [
+        ("chat_audio", "audio_1"),
+        ("chat_completion", "chatcmpl-1"),
+    ]
+
+
 def test_patterns_are_made_once_for_a_tree_and_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finders, "MOST_TREES", 2)
     trees = [compile_pointers([(f"/id{number}", "x")]) for number in range(5)]

@@ -106,15 +106,10 @@ class IdFinder:
         self._known: set[bytes] = set()
 
     def document(self, data: bytes) -> Pairs:
-        """The new ids in the next bytes of one document; decoded at once where it comes whole, as most do."""
+        """The new ids in the next bytes of one document, which is scanned."""
         if self._done:
             return []
         if self._peek is None:
-            whole = len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS)
-            value = decode(data) if whole else None
-            if value is not None:
-                self._done = True
-                return self._new(walk(self._pointers, value, []))
             from ..subjects.inspection import JSONPeek  # lazy: most answers come whole
 
             self._peek = JSONPeek(self._pointers)
@@ -167,12 +162,18 @@ def decode(data: bytes) -> Any:
     return value if end == len(text) else None
 
 
-def is_bare(pointers: Node, data: bytes) -> bool:
-    """Whether this is a document that comes whole, and shows no id."""
-    if len(data) > LARGEST_DOCUMENT or not data.endswith(DOCUMENT_ENDS):
-        return False
+def may_be_whole(data: bytes) -> bool:
+    """Whether the first bytes of a document look like all of it, and are few enough to be decoded at once."""
+    return len(data) <= LARGEST_DOCUMENT and data.endswith(DOCUMENT_ENDS)
+
+
+def read_document(pointers: Node, data: bytes) -> Pairs | None:
+    """The ids that a document shows if this is all of it, each once; None where it is not."""
     _, hints, _ = id_names(pointers)
-    return hints is not None and hints.search(data) is None
+    if hints is not None and hints.search(data) is None:
+        return []
+    value = decode(data)
+    return None if value is None else list(dict.fromkeys(walk(pointers, value, [])))
 
 
 def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
@@ -181,11 +182,13 @@ def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
     if shape is str:
         if node.kind is not None and value:
             pairs.append((node.kind, value))
-    elif shape is dict and node.children:
-        for key, item in value.items():
-            below = node.child(key)
-            if below is not None:
-                walk(below, item, pairs)
+    elif shape is dict:
+        if children := node.children:
+            others = children.get(ANY)
+            for key, item in value.items():
+                below = children.get(key, others)
+                if below is not None:
+                    walk(below, item, pairs)
     elif shape is list:
         below = node.child(ANY)
         if below is not None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .finders import DOCUMENT_ENDS, LARGEST_DOCUMENT, USAGE, IdFinder, UsageFinder, id_names, is_bare
+from .finders import USAGE, IdFinder, UsageFinder, id_names, may_be_whole, read_document
 from .inflate import CODINGS, Inflater
 from .usage import Usage
 
@@ -117,7 +117,7 @@ class ResponseTap:
     """
 
     __slots__ = (
-        "_fed", "_ids", "_images", "_inflater", "_meter", "_pointers", "_signs", "_splitter", "_unread", "watching",
+        "_fed", "_first", "_ids", "_images", "_inflater", "_meter", "_pointers", "_signs", "_splitter", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -126,12 +126,12 @@ class ResponseTap:
         readable, stream, packed = read_form(content_type, content_encoding)
         self.watching = readable and (metered or bool(pointers.children))
         self._meter = UsageFinder(images=images) if metered else None
-        self._pointers = pointers if pointers.children else None  # None: there are no ids to be found, or none any more
+        self._pointers = pointers if pointers.children else None  # None: there are no ids to be found
         self._ids: IdFinder | None = None
         self._images = images and metered
         self._splitter = SSESplitter() if stream else None
         self._inflater = Inflater() if packed else None
-        self._unread: bytes | None = None  # a whole document, until its usage is asked for
+        self._first: bytes | None = None  # of a document, where it may be all: nobody has looked for usage in it
         self._fed = False  # content came
         self._signs: re.Pattern[bytes] | None = None  # without one of these, plain events show nothing
         if stream and not packed and not self._images:
@@ -194,31 +194,31 @@ class ResponseTap:
             if not splitter.partial and data.endswith(b"\n\n") and self._is_dull(data):
                 return []
             return [pair for event in splitter.feed(data) for pair in self._event(event)]
-        if self._meter is not None:
-            self._measure(data)
-        if self._pointers is None:
-            return []
-        if self._ids is None and is_bare(self._pointers, data):
-            self._pointers = None
-            return []
-        return self._finder(self._pointers).document(data)
+        return self._document(data)
 
-    def _measure(self, data: bytes) -> None:
-        """Look for usage in a document: where it comes whole, as most do, once somebody asks for it."""
-        meter = self._meter
-        assert meter is not None, "only metered answers are measured"
-        if self._unread is None and not self._fed and data.endswith(DOCUMENT_ENDS) and len(data) <= LARGEST_DOCUMENT:
-            self._unread = data
-        else:
-            self._read_rest()
-            meter.feed(data)
-        self._fed = True
+    def _document(self, data: bytes) -> Pairs:
+        """Look at the next bytes of a document. Most come whole: then usage is looked for once somebody asks for it."""
+        first, self._first = self._first, None
+        if not self._fed:
+            self._fed = True
+            if may_be_whole(data):
+                shown = [] if self._pointers is None else read_document(self._pointers, data)
+                if shown is not None:
+                    self._first = data
+                    return shown
+        pairs: Pairs = []
+        for piece in (data,) if first is None else (first, data):
+            if self._meter is not None:
+                self._meter.feed(piece)
+            if self._pointers is not None:
+                pairs += self._finder(self._pointers).document(piece)
+        return pairs
 
     def _read_rest(self) -> None:
-        unread, self._unread = self._unread, None
-        if unread is not None and self._meter is not None:
+        first, self._first = self._first, None
+        if first is not None and self._meter is not None:
             with suppress(Exception):  # as in feed
-                self._meter.feed(unread)
+                self._meter.feed(first)
 
     def _finder(self, pointers: Node) -> IdFinder:
         """What looks for ids, made when there may be one."""

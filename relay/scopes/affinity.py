@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from .storefile import StoreFile
@@ -70,14 +72,23 @@ APART = {kind: kind.encode() + b"\0" for kind in ("client_secret", "encrypted_bl
 WORKSPACE = "workspace"  # not an id: the fact that a client has made something (SPEC §5 "Stored responses")
 APART[WORKSPACE] = b"workspace\0"
 FIXED = {"client_secret"}  # using it does not make it live longer
+MOST_OWNERS = 1024  # whose keys are kept: clients, and their sessions
+KEY = Struct("<q")  # signed, as sqlite's integers are
 
 
 def fingerprint(kind: str, id: str) -> int:  # noqa: A002 - the API's word
-    """The 64-bit key of an id, signed, as sqlite's integers are."""
+    """The 64-bit key of an id."""
     data = id.encode("utf-8", "surrogatepass")
     if kind in APART:
         data = APART[kind] + data
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)
+    key: int = KEY.unpack(blake2b(data, digest_size=KEY.size).digest())[0]
+    return key
+
+
+@lru_cache(maxsize=MOST_OWNERS)
+def owner_key(client: str, session: str | None) -> int:
+    """The key for what a client, or one session of it, has made: of one string that no other pair makes."""
+    return fingerprint(WORKSPACE, f"{len(client)}:{client}:{session or ''}")
 
 
 class AffinityStore:
@@ -108,33 +119,38 @@ class AffinityStore:
 
     def lookup(self, kind: str, id: str, now: float) -> str | None:  # noqa: A002
         """The canonical name of the scope that ``id`` lives in, or None where nobody has seen it."""
+        return self._look_up(fingerprint(kind, id), now, renewed=kind not in FIXED)
+
+    def _look_up(self, key: int, now: float, *, renewed: bool) -> str | None:
+        """``renewed``: this makes it live longer."""
         if not self._synced_at <= now < self._synced_at + SYNC_SECONDS:
             self._sync(now)
-        key = fingerprint(kind, id)
         hour = int(now) // HOUR
         row = self._find(key, hour, now)
         if row is None:
             return None
         scope, seen, life = row
-        if (hour - seen) * RENEWALS > life and kind not in FIXED:
+        if renewed and (hour - seen) * RENEWALS > life:
             self._refresh(key, (scope, hour, life), now)
         return self._canonical.get(scope, scope)
 
     def remember(self, pairs: Iterable[tuple[str, str]], scope: str, now: float) -> None:
         """Store that the ``(kind, id)`` pairs live in ``scope``; when this returns other processes see them."""
+        self._note([(fingerprint(kind, id), LIVES.get(kind, DEFAULT_LIFE)) for kind, id in pairs], scope, now)
+
+    def _note(self, keys: Iterable[tuple[int, int]], scope: str, now: float) -> None:
+        """``keys``, each with its life, are in ``scope``."""
         if not self._synced_at <= now < self._synced_at + SYNC_SECONDS:
             self._sync(now)
         hour = int(now) // HOUR
         fresh = 0
-        for kind, id in pairs:  # noqa: A001
-            key = fingerprint(kind, id)
-            life = LIVES.get(kind, DEFAULT_LIFE)
+        for key, life in keys:
             known = self._recent.get(key)
             if known is not None and known[0] == scope and known[2] >= life:
                 if 0 <= (hour - known[1]) * RENEWALS <= life:
                     self._recent.move_to_end(key)
                     continue
-                life = known[2]
+                life = known[2]  # noqa: PLW2901 - it is not cut short
             self._missed.pop(key, None)
             row = (scope, hour, life)
             self._cache(key, row)
@@ -203,11 +219,11 @@ class AffinityStore:
 
     def note_workspace(self, client: str, session: str | None, now: float) -> None:
         """Remember that a client (or one session of it) has made workspace things."""
-        self.remember(((WORKSPACE, _owner(client, session)),), "", now)
+        self._note(((owner_key(client, session), DEFAULT_LIFE),), "", now)
 
     def has_workspace(self, client: str, session: str | None, now: float) -> bool:
         """Whether it has, in any process; for ``affinity.responses: auto``."""
-        return self.lookup(WORKSPACE, _owner(client, session), now) is not None
+        return self._look_up(owner_key(client, session), now, renewed=True) is not None
 
     def _draw_unions(self) -> None:
         """Work out the canonical names from the pairs."""
@@ -338,7 +354,3 @@ class AffinityStore:
                     break
         self._file.close()
 
-
-def _owner(client: str, session: str | None) -> str:
-    """A client, or one session of it, as one string that no other pair makes."""
-    return f"{len(client)}:{client}:{session or ''}"

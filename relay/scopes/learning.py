@@ -105,9 +105,8 @@ class SessionLearner:
 
 def store_pairs(affinity: AffinityStore, pairs: Pairs, scope: str) -> None:
     """Remember the ids that an answer shows."""
-    shown = (as_resource(kind, value, "response") for kind, value in pairs)
-    kept = [(resource.kind, resource.id) for resource in shown if resource is not None]
-    affinity.remember(kept, scope, time.time())
+    shown = [as_resource(kind, value, "response") for kind, value in pairs]
+    affinity.remember([(one.kind, one.id) for one in shown if one is not None], scope, time.time())
 
 
 def learn_from_head(
