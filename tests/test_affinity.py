@@ -301,7 +301,7 @@ def test_a_lower_bound_is_reached_soon(stores: Stores) -> None:
     store_many(ids, 20_000)
     ids.close()
     smaller = stores.open(max_entries=2000)
-    fill(smaller, 3000, NOW + HOUR)
+    fill(smaller, 6000, NOW + HOUR)
     smaller.close()
     assert stores.query("SELECT count(*) FROM resources")[0][0] <= 2300
 

@@ -300,13 +300,14 @@ class AffinityStore:
 
     def _write(self, database: Database, hour: int, size: int = BATCH) -> None:
         """One transaction, the newest first: after a long wait the rest takes its turns."""
-        batch = list(islice(reversed(self._pending.items()), size))
+        pending = self._pending
+        batch = list(pending.items() if len(pending) <= size else islice(reversed(pending.items()), size))
         database.write(batch, self._pending_unions, hour)
-        if len(batch) == len(self._pending):
-            self._pending.clear()
+        if len(batch) == len(pending):
+            pending.clear()
         else:
             for key, _ in batch:
-                del self._pending[key]
+                del pending[key]
         if self._pending_unions:
             self._unions |= self._pending_unions
             self._pending_unions.clear()

@@ -36,8 +36,8 @@ COUNTED_PAGES = 256  # a table of more, some 43,000 ids, is estimated: to count 
 SAMPLES, SAMPLE = 4, 512  # stretches, and rows in each, that an estimate looks at: good to some five per cent
 
 SWEEP_EVERY = 64  # rows written between two sweeps
-WINDOW = 1024  # rows that one sweep looks at
-EVICTED = 12  # one row of so many goes at least when there are too many: more than were written meanwhile
+WINDOW = 512  # rows that one sweep looks at: eight for each written, so of the table some six per cent have expired
+EVICTED = 6  # one row of so many goes at least when there are too many: more than were written meanwhile
 
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 
