@@ -37,11 +37,13 @@ from relay.process.starting import start
 from relay.reach.outbound import OutboundProxies
 from relay.reach.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
 from relay.record.gauges import alone, snapshot
+from relay.record.lines import milliseconds
 from relay.record.metrics import exposition
 from relay.scopes.affinity import AffinityStore
 from relay.scopes.pinning import Errand, Pinning
 from relay.wire.classification import Request, classify, is_decided
 from relay.wire.downstream import Exchange
+from relay.wire.handshake import SWITCHING
 from relay.wire.targets import target_of
 from router import Attempt, Route, Router, Verdict
 
@@ -257,11 +259,12 @@ class Worker:
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
         finally:
             now = monotonic()
-            row["ms"] = round((now - began) * 1000, 3)
+            row["ms"] = milliseconds(now - began)
         row["outcome"], row["status"] = WORDS[outcome.kind], outcome.status
         passage.brain.router.record(attempt, outcome, now)
         body = passage.exchange.body
-        attempt.route.wait_since(body.waits_since(passage.exchange.started))
+        if outcome.kind is not Kind.OK:  # there may be another attempt, within what is left of the client's patience
+            attempt.route.wait_since(body.waits_since(passage.exchange.started))
         return passage.brain.router.judge(attempt, now, replayable=body.replayable)
 
     def _outcome_of(self, error: UpstreamFailure, passage: Passage, attempt: Attempt) -> Outcome:
@@ -286,7 +289,8 @@ class Worker:
             upstream.send_request(exchange.head, target, exchange.body, lines)
             timeout = passage.brain.router.head_timeout(attempt, monotonic())
             head = await upstream.response_head(timeout, partial(pass_interim, exchange))
-            check_switch(exchange, request, head)
+            if head.status == SWITCHING:
+                check_switch(exchange, request, head)
         except BaseException:
             upstream.release()
             raise

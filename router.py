@@ -215,7 +215,8 @@ class Router:
         for attempt in route.attempts:
             if attempt is not but:
                 self.end(attempt, now)
-        self._settle(route)
+        if route.doubts:
+            self._settle(route)
 
     # -- what an outcome means (SPEC §7) ------------------------------------------------------------------------------
 
@@ -247,13 +248,15 @@ class Router:
         self.ledger.well(attempt.member, attempt)
         if outcome.kind is Kind.OK:
             attempt.member.health.learn(now - attempt.started, stream=attempt.route.subject.stream)
-        for other in attempt.route.attempts:
-            if other.held:
-                self.ledger.fail(other.member, now)
-        self._settle(attempt.route)
+        if attempt.route.doubts:
+            for other in attempt.route.attempts:
+                if other.held:
+                    self.ledger.fail(other.member, now)
+            self._settle(attempt.route)
 
     def _settle(self, route: Route) -> None:
         """Nobody else is going to be asked about the failures of this exchange."""
+        route.doubts = False
         for attempt in route.attempts:
             if attempt.held:
                 attempt.held = False
@@ -263,7 +266,7 @@ class Router:
         """Without an answer it always counts; with one only if another answers better: the request may be poison."""
         attempt.member.health.last_failure = now
         if VERDICTS[outcome.kind].effect is Effect.HELD:
-            attempt.held = True
+            attempt.held = attempt.route.doubts = True
             self.ledger.doubt(attempt.member, now)
         else:
             self.ledger.fail(attempt.member, now)
@@ -293,7 +296,8 @@ class Router:
         return self._relay(route, route.useful())
 
     def _relay(self, route: Route, attempt: Attempt | None) -> Verdict:
-        self._settle(route)
+        if route.doubts:
+            self._settle(route)
         route.answer = attempt
         return Verdict.FAIL if attempt is None else Verdict.RELAY
 

@@ -14,7 +14,6 @@ import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..bounded import Bounded
@@ -110,7 +109,6 @@ class Merger:
         if content is not None:
             record = exchange.record
             record.reason, record.scope, record.outcome = "merged", None, Kind.OK.value
-            record.first_byte_ms = round((monotonic() - exchange.started) * 1000, 3)
             fields = [(b"x-passthrough-attempts", b"%d" % len(record.attempts))]
             exchange.respond(200, JSON, content, fields)
         return content is not None

@@ -10,7 +10,7 @@ from ..reach.lanes import make_own_lines
 from ..reach.upstream import MalformedAnswer
 from ..subjects.endpoints import shown_by
 from ..wire.fields import LONGEST_KNOWN_HEAD, outbound_lines
-from ..wire.handshake import SWITCH_LINES, SWITCHING, grants_plainly, grants_websocket
+from ..wire.handshake import SWITCH_LINES, grants_plainly, grants_websocket
 from .recording import trace_lines
 
 if TYPE_CHECKING:
@@ -63,8 +63,6 @@ def is_watched(subject: Subject) -> bool:
 
 def check_switch(exchange: Exchange, request: Request, head: ResponseHead) -> None:
     """A 101 must be the one that was asked for (SPEC §12). Raises MalformedAnswer."""
-    if head.status != SWITCHING:
-        return
     if not (request.websocket and grants_websocket(head)):
         raise MalformedAnswer("The upstream switched to a protocol that nobody asked for.", sent=True)
     if request.in_first_frame and not grants_plainly(exchange.head, head):

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..choosing.outcomes import WORDS, Kind
+from ..record.lines import milliseconds
 from ..record.log import emit
 from ..record.metrics import ProxyMetrics, observe
 from ..record.usage import PriceList, Usage
@@ -120,7 +121,7 @@ class Recorder:
         if exchange.is_local:
             return
         record = exchange.record
-        record.total_ms = round((monotonic() - exchange.started) * 1000, 3)
+        record.total_ms = milliseconds(monotonic() - exchange.started)
         for row in record.attempts:
             if not row["outcome"]:  # cut short: what ended the exchange ended the attempt
                 row["outcome"] = record.outcome or ""

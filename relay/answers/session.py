@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..wire.downstream import LINGER_BYTES, LINGER_SECONDS
@@ -31,9 +30,7 @@ async def relay_session(exchange: Exchange, response: UpstreamResponse, own_line
 
 def send_switch(exchange: Exchange, reason: bytes, lines: bytes) -> None:
     """Commit to a session."""
-    exchange.committed = True
-    exchange.record.status = SWITCHING
-    exchange.record.first_byte_ms = round((monotonic() - exchange.started) * 1000, 3)
+    exchange.commit(SWITCHING)
     exchange.connection.send_interim(SWITCHING, reason, lines)
     exchange.connection.flush()
 

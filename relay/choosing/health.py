@@ -76,8 +76,8 @@ class Health:
 
     def learn(self, seconds: float, *, stream: bool) -> None:
         """Take one more first byte into the average."""
-        usual = self.usual(stream=stream)
-        average = seconds if usual is None else usual + SMOOTHING * (seconds - usual)
+        average = self.first_event if stream else self.first_byte
+        average = seconds if average == math.inf else average + SMOOTHING * (seconds - average)
         if stream:
             self.first_event = average
         else:

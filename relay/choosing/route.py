@@ -64,6 +64,7 @@ class Route:
         "attempts",
         "counted",
         "deadline",
+        "doubts",
         "group",
         "match",
         "plan",
@@ -82,6 +83,7 @@ class Route:
         self.attempts: list[Attempt] = []
         self.answer: Attempt | None = None  # what the verdict RELAY relays
         self.counted = False  # by the brake, as an exchange
+        self.doubts = False  # some attempt has failed, and it is not settled whose fault that was: it is ``held``
 
     def wait_since(self, moment: float) -> None:
         """The client has begun to wait for a head at ``moment``: that is when its patience begins (SPEC §7)."""

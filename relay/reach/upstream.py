@@ -63,7 +63,7 @@ class UpstreamConnection:
     def send_request(self, head: RequestHead, target: bytes, content: Content, lines: bytes) -> None:
         """Write the request. What is at hand leaves at once, with the head; a longer body follows in a task."""
         connection = self.connection
-        if not connection.is_alive():
+        if not self.reused and not connection.is_alive():  # the pool has just looked at one that was kept
             raise StaleConnection("The upstream closed the connection.", sent=False)
         extent, length = content.framing
         connection.send_request(head, target, self.approach.lane.host, extent, length, lines)

@@ -70,6 +70,11 @@ class ExchangeRecord:
             self.__dict__.update(known)
 
 
+def milliseconds(seconds: float) -> float:
+    """A duration as records tell it: to the microsecond. A third of what ``round`` to three places takes."""
+    return int(seconds * 1e6 + 0.5) / 1e3
+
+
 FIELDS = tuple(ExchangeRecord.__dataclass_fields__)
 KNOWN = ("client", "method", "path", "endpoint", "group", "model", "deployment", "scope", "reason")
 OF_EXCHANGE = itemgetter(*FIELDS)

@@ -136,7 +136,7 @@ class AffinityStore:
 
     def remember(self, pairs: Iterable[tuple[str, str]], scope: str, now: float) -> None:
         """Store that the ``(kind, id)`` pairs live in ``scope``; when this returns other processes see them."""
-        self._note([(fingerprint(kind, id), LIVES.get(kind, DEFAULT_LIFE)) for kind, id in pairs], scope, now)
+        self._note([(fingerprint(kind, name), LIVES.get(kind, DEFAULT_LIFE)) for kind, name in pairs], scope, now)
 
     def _note(self, keys: Iterable[tuple[int, int]], scope: str, now: float) -> None:
         """``keys``, each with its life, are in ``scope``."""
@@ -354,4 +354,3 @@ class AffinityStore:
                         self._write(database, int(self._synced_at) // HOUR)
                     break
         self._file.close()
-

@@ -103,7 +103,7 @@ class JSONPeek(JSONScanner):
         plan = self._plan
         if len(data) > SMALL or not data.endswith(b"}") or plan is None or plan.elsewhere is None:
             return False
-        if not plan.elsewhere.isdisjoint(data.split(b'"')) or data.count(MODEL_KEY) > 1:
+        if plan.elsewhere(data) is not None or data.count(MODEL_KEY) > 1:
             return False
         match = None if b"\\" in data and b"\\u00" in data else FLAT.match(data)
         if match is None or (match[MODEL] is None and MODEL_KEY in data):  # one that stands below may count
@@ -214,7 +214,7 @@ def plan_of(pointers: Node) -> Plan:
 def _root_plan(pointers: Node) -> Plan:
     plan = Plan(pointers)
     if not plan.unmarked:
-        plan.elsewhere = frozenset(key[1:-1] for key in plan.needles if key != MODEL_KEY)
+        plan.elsewhere = plan.find_elsewhere(MODEL_KEY)
     for name in (*ONCE, *FLAGS, TEXT):
         plan.members[literal(name)] = Plan(pointers.child(name), name)
     names = plan.members[literal(NAMES)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .pointers import ANY
 
@@ -126,6 +126,13 @@ def past(pattern: Late | re.Pattern[bytes], data: bytes, at: int) -> int:
     return match.end()
 
 
+def find_nothing(_: bytes) -> None:
+    """Where there is nothing to be found."""
+
+
+Search: TypeAlias = "Callable[[bytes], re.Match[bytes] | None]"
+
+
 class Plan:
     """A place as the scanner wants it: members by the bytes of their key, and what must occur before a find below."""
 
@@ -140,7 +147,7 @@ class Plan:
         self.in_object, self.in_array = bool(children), self.other is not None
         self.needles: tuple[bytes, ...] = ()
         self.unmarked = False  # something may be found below that no needle precedes
-        self.elsewhere: frozenset[bytes] | None = None  # of a root: names without which only its own roles are found
+        self.elsewhere: Search | None = None  # of a root: finds a name without which only its own roles are found
         self._mark()
 
     def _mark(self) -> None:
@@ -156,6 +163,11 @@ class Plan:
                 else:
                     self.unmarked = True
         self.needles = tuple(sorted(needles))
+
+    def find_elsewhere(self, own: bytes) -> Search:
+        """What finds any needle but ``own``."""
+        names = [re.escape(key[1:-1]) for key in self.needles if key != own]
+        return re.compile(b'"(?:%s)"' % b"|".join(names)).search if names else find_nothing
 
     def occurs_in(self, data: bytes, start: int, stop: int) -> bool:
         """Whether a container at this place, complete at ``start`` to ``stop``, can hold anything of interest."""

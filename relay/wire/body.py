@@ -122,7 +122,8 @@ class RequestBody:
                 return b""
         assert isinstance(event, bytes)
         self.count += len(event)
-        self.check_size(self.count)
+        if self.chunked:  # a length is looked at before anything is read
+            self.check_size(self.count)
         return event
 
     def _say_continue(self) -> None:

@@ -32,7 +32,9 @@ class Turn:
 
     def wake(self, waiter: Waiter) -> None:
         """What ``waiter`` waited for is there. Not to be called by a task."""
-        self._step()
+        if not self._steps:
+            self._begin()
+        self._steps += 1
         if self._is_crowded:
             self._woken.append(waiter)
         else:
@@ -40,16 +42,16 @@ class Turn:
 
     def depart(self, connection: Connection) -> None:
         """What was written on ``connection`` may leave."""
-        self._step()
+        if not self._steps:
+            self._begin()
+        self._steps += 1
         if self._is_crowded:
             self._leaving.append(connection)
         else:
             connection.flush()
 
-    def _step(self) -> None:
-        if not self._steps:
-            self.loop.call_soon(self._end)
-        self._steps += 1
+    def _begin(self) -> None:
+        self.loop.call_soon(self._end)
 
     def _end(self) -> None:
         try:
@@ -61,7 +63,8 @@ class Turn:
         finally:  # whatever one step does, the others have their turn
             self._steps = 0
             if self._woken or self._leaving:
-                self._step()
+                self._steps = 1
+                self._begin()
 
 
 _last: Turn | None = None  # a process has one loop, and with it one turn
