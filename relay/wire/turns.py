@@ -8,6 +8,7 @@ longer than for what came in the same turn, and in one that brings little everyt
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.get_loop = weakref.ref(loop)  # the same as a call, which costs less than one of Python's functions
         self._steps = 0  # of this turn
         self._is_crowded = False  # the turn before was
         self._woken: deque[Waiter] = deque()

@@ -17,17 +17,27 @@ if TYPE_CHECKING:
     from .turns import Turn
 
 
-class Waiter:
-    """One wait of one task: awaited once, ended by ``wake``. A future as far as a task wants to know one."""
+NOTHING = type(None)  # what a call of it returns
 
-    _asyncio_future_blocking = False  # by this a task knows what it may wait for
-    _callback: Callable[[Any], object] | None = None
-    _context: Context | None = None
-    _done = False
-    _cancelled = False
+
+class Waiter:
+    """One wait of one task: awaited once, ended by ``wake``. A future as far as a task wants to know one.
+
+    What a task asks of it for every wait is answered without a function of Python, where that can be.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_done", "_turn", "get_loop", "result")
+
+    _asyncio_future_blocking: bool  # by this a task knows what it may wait for
+    _callback: Callable[[Any], object] | None
+    _context: Context | None
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
+        self._callback = self._context = None
+        self._done = False
+        self.get_loop = turn.get_loop  # the loop in which it may be awaited
+        self.result: Callable[[], None] = NOTHING  # raises CancelledError where it was cancelled
 
     def wake(self) -> None:
         """Let the task go on in this turn of the loop; in the next where another task is what calls. Once is enough."""
@@ -48,15 +58,12 @@ class Waiter:
             self._context.run(self._callback, self)
 
     def __await__(self) -> Generator[Waiter, None, None]:
-        if not self._done:
-            self._asyncio_future_blocking = True
-            yield self
+        if self._done:
+            return iter(())  # type: ignore[return-value]
+        self._asyncio_future_blocking = True
+        return iter((self,))  # type: ignore[return-value]  # an iterator is enough (PEP 492)
 
-    # What a task asks of what it waits for.
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop in which it may be awaited."""
-        return self._turn.loop
+    # What else a task asks of what it waits for.
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         """Take what lets the task go on."""
@@ -66,12 +73,12 @@ class Waiter:
         """End the wait by CancelledError, in the next turn of the loop: whoever cancels does not expect to be left."""
         if self._done:
             return False
-        self._done = self._cancelled = True
+        self._done = True
+        self.result = _cancelled
         if self._callback is not None:
             self._turn.loop.call_soon(self._callback, self, context=self._context)
         return True
 
-    def result(self) -> None:
-        """Nothing; raises CancelledError where it was cancelled."""
-        if self._cancelled:
-            raise asyncio.CancelledError
+
+def _cancelled() -> None:
+    raise asyncio.CancelledError
