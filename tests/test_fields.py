@@ -292,6 +292,31 @@ def test_a_head_without_digits_is_not_taken_for_one_that_is_known(length: bytes)
         recall_request_head(request(b"Content-Length: " + length + b"\r\n"), 100, 200)
 
 
+NUMBERS = [b"0", b"5", b"007", b"4000", b"9" * 18, b"9" * 19, b"", b" 5", b"5 ", b"+5", b"5, 5", b"5\r\nX: y", b"\xb2"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(("before", "behind"), [(b"", b""), (b"A: 1\r\n", b"B: 2\r\n"), (b"", b"X: 5\r\n")])
+def test_a_head_knows_itself_by_all_bytes_but_the_digits(before: bytes, behind: bytes, number: bytes) -> None:
+    head, _ = recall_request_head(request(before + b"Content-Length: 12\r\n" + behind), 100, 200)
+    raw = request(before + b"Content-Length: " + number + b"\r\n" + behind)
+    plain = number.isdigit() and len(number) < 19
+    assert head.length_in(raw) == (int(number) if plain else None)
+    if plain:
+        assert recall_request_head(raw, 100, 200) == (head, int(number))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"A: 1\r\nContent-Length: 12\r\nB: 3\r\n", b"a: 1\r\nContent-Length: 12\r\nB: 2\r\n", b"A: 1\r\nB: 2\r\n", b""],
+)
+def test_another_head_is_not_taken_for_it(lines: bytes) -> None:
+    head, _ = recall_request_head(request(b"A: 1\r\nContent-Length: 12\r\nB: 2\r\n"), 100, 200)
+    assert head.length_in(request(lines)) is None
+    without, _ = recall_request_head(request(b"A: 1\r\nB: 2\r\n"), 100, 200)
+    assert without.length_in(request(lines)) is None
+
+
 REMEMBERED_NOT = [
     b"Content-Length: 5, 5\r\n",
     b"Content-Length: 5\r\nContent-Length: 5\r\n",

@@ -72,7 +72,7 @@ def test_a_head_says_where_its_lines_stand() -> None:
     ("section", "fields"),
     [
         (b"A: 1\r\nb:2\r\n", [(b"A", b"1"), (b"b", b"2")]),
-        (b"A: \t 1 x \t\r\nb:\r\n", [(b"A", b"1 x"), (b"b", b"")]),
+        (b"A: \t 1 x\r\nb:\r\n", [(b"A", b"1 x"), (b"b", b"")]),
         (b"A: \xff%s\r\nb: :\r\n", [(b"A", b"\xff%s"), (b"b", b":")]),
     ],
 )
@@ -81,6 +81,19 @@ def test_a_usual_layout_is_read_at_once(section: bytes, fields: list[tuple[bytes
     head = parse_response_head(START + section + b"\r\n", 100, layout)
     assert head.fields == fields
     assert head.layout is layout
+
+
+@pytest.mark.parametrize(
+    ("section", "fields"),
+    [
+        (b"A: 1 x \t\r\nb: 2\r\n", [(b"A", b"1 x"), (b"b", b"2")]),
+        (b"A: 1\r\nb: \r\n", [(b"A", b"1"), (b"b", b"")]),
+    ],
+)
+def test_white_space_behind_a_value_is_no_part_of_it_in_a_usual_layout_either(
+    section: bytes, fields: list[tuple[bytes, bytes]]
+) -> None:
+    assert parse_response_head(START + section + b"\r\n", 100, usual(b"A", b"b")).fields == fields
 
 
 @pytest.mark.parametrize(
@@ -141,6 +154,28 @@ async def test_generated_heads_are_judged_alike_the_first_time_and_from_memory()
         for _ in range(2):
             check_judged(connection, METHODS[number % len(METHODS)], raw, head)
         before = head.layout
+
+
+async def test_requests_on_one_connection_are_judged_as_each_on_its_own() -> None:
+    kept = HTTP1Connection(Role.SERVER, Limits())
+    for raw, is_request in generated_heads(GENERATED):
+        if is_request:
+            kept.next_cycle()
+            alone = HTTP1Connection(Role.SERVER, Limits())
+            assert judged(kept, raw) == judged(alone, raw), raw
+            again = raw.replace(b"ontent-Length: 5", b"ontent-Length: 6")
+            kept.next_cycle()
+            assert judged(kept, again) == judged(HTTP1Connection(Role.SERVER, Limits()), again), again
+
+
+def judged(connection: HTTP1Connection, raw: bytes) -> object:
+    """What a connection makes of a request's head, or what it says against it."""
+    try:
+        head = connection._read_request(raw)
+    except ProxyError as error:
+        return type(error), error.message
+    reader = connection._reader
+    return head.fields, type(reader), getattr(reader, "left", None), connection._keeps, connection.wants_continue
 
 
 def check_judged(connection: HTTP1Connection, method: bytes, raw: bytes, head: ResponseHead) -> None:

@@ -20,7 +20,7 @@ from ..errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from .heads import Layout, RequestHead, ResponseHead
+from .heads import LONGEST_DIGITS, STATUS_LINE, Layout, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # A method without end would be held wherever something is remembered for it; the longest of IANA's has 17 letters.
 REQUEST_LINE = re.compile(rb"(%s{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" % TOKEN[:-1])
-STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+START = re.compile(STATUS_LINE)
 FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
 FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
 OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
 DIGITS = re.compile(rb"[0-9]{1,19}")
-LONGEST_DIGITS = 19  # of a length; fewer are below 2^63 whatever they are
 # A tunnel is nobody's endpoint, and an answer to TRACE shows all that was asked with, the deployment's key too (RFC
 # 9110 §9.3.8). In upper or lower case: some servers take one for the other.
 REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
@@ -90,11 +89,8 @@ def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tu
     at = raw.find(b"ontent-Length: ")
     at = at if at >= 0 else raw.find(b"ontent-length: ")
     match = LENGTH_LINE.match(raw, max(at - 3, 0))
-    if match is None:
-        key, length = raw, None
-    else:
-        start, stop = match.span(1)
-        key, length = raw[:start] + raw[stop:], int(match[1])
+    start, stop = (0, 0) if match is None else match.span(1)
+    key, length = (raw, None) if match is None else (raw[:start] + raw[stop:], int(match[1]))
     identity = key, match is None, most_fields, longest_target  # a length without digits is not one taken out
     known = _known_heads.get(identity)
     if known is not None:
@@ -103,8 +99,11 @@ def recall_request_head(raw: bytes, most_fields: int, longest_target: int) -> tu
     if b"content-length" in head:
         length = int(head.get(b"content-length").split(b",")[0])
     plain = not head.repeats(b"content-length") and (match is not None or length is None)
-    head = RequestHead(head.method, head.target, head.version, [line for line in head.fields if not is_length(line[0])])
-    if plain and len(raw) <= LONGEST_KNOWN_HEAD:
+    others = [line for line in head.fields if not is_length(line[0])]
+    kept = plain and len(raw) <= LONGEST_KNOWN_HEAD
+    around = (raw[:start], raw[stop:]) if kept and match is not None else None
+    head = RequestHead(head.method, head.target, head.version, others, around)
+    if kept:
         if len(_known_heads) >= MOST_KNOWN_HEADS:
             _known_heads.clear()
         _known_heads[identity] = head
@@ -138,18 +137,19 @@ def parse_response_head(raw: bytes, most_fields: int, like: Layout | None = None
 
     ``like``: the layout of an answer that came before, which this one is likely to share.
     """
-    start = STATUS_LINE.match(raw)
-    if start is None:
-        raise BadRequest("The status line is malformed.")
-    minor, status, reason = start.groups()
-    fields = like.read(raw, start.end()) if like is not None and like.is_usual else None
-    if fields is None:
+    known = like.read(raw) if like is not None and like.is_usual else None
+    if known is not None and like is not None:
+        minor, status, reason, *values = known
+        fields: Fields = list(zip(like.names, values, strict=True))
+    else:
+        start = START.match(raw)
+        if start is None:
+            raise BadRequest("The status line is malformed.")
+        minor, status, reason = start.groups()
         fields = parse_fields(raw, start.end(), most_fields)
         like = recall_layout(tuple([name for name, _ in fields])) if len(raw) <= LONGEST_KNOWN_HEAD else None
         if like is not None:
             like.seen += 1
-    elif ends_blank(raw, start.end()):
-        fields = without_blanks(fields)
     head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, like)
     head.length = check_framing(head)
     return head
@@ -327,11 +327,13 @@ def inbound_lines(head: ResponseHead) -> bytes:
     if head.get(b"connection") not in PLAIN_CONNECTIONS:
         dropped = HOP_BY_HOP | LENGTH | (connection_options(head) - END_TO_END)
         return field_lines([line for line in head.fields if line[0].lower() not in dropped])
-    memo, fields = head.layout.memo, head.fields
-    kept = memo.get(inbound_lines)
-    if kept is None:
-        kept = memo[inbound_lines] = [at for at, name in enumerate(head.layout.names) if not is_hop_by_hop(name)]
-    return b"".join([b"%s: %s\r\n" % fields[at] for at in kept])
+    layout, fields = head.layout, head.fields
+    known = layout.memo.get(inbound_lines)
+    if known is None:
+        kept = [at for at, name in enumerate(layout.names) if not is_hop_by_hop(name)]
+        lines = [layout.names[at].replace(b"%", b"%%") + b": %s\r\n" for at in kept]
+        known = layout.memo[inbound_lines] = b"".join(lines), kept
+    return known[0] % tuple([fields[at][1] for at in known[1]])
 
 
 def kept_protocols(value: bytes) -> bytes:

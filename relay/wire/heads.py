@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 # The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
 FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 
+LONGEST_DIGITS = 19  # of a length; fewer are below 2^63 whatever they are
 USUAL = 32  # times; an expression takes some milliseconds to be made, as long as it saves in 500 heads
-# Possessive: what white space a value begins with has one reading, or a near miss would try two for each line.
-VALUE = rb":[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n"
+STATUS_LINE = rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n"
+# Possessive: what white space a value begins with has one reading, or a near miss would try two for each line. One that
+# ends with white space is read in the other way.
+VALUE = rb":[ \t]*+([\t\x20-\x7e\x80-\xff]*+)(?<![\t ])\r\n"
 
 
 class Layout:
@@ -23,7 +26,7 @@ class Layout:
     ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("_values", "judged", "memo", "names", "places", "repeated", "seen")
+    __slots__ = ("_expression", "judged", "memo", "names", "places", "repeated", "seen")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
@@ -35,7 +38,7 @@ class Layout:
             if first != at:
                 self.repeated.setdefault(name.lower(), [first]).append(at)
         self.seen = 0  # times that it was met again
-        self._values: re.Pattern[bytes] | None = None
+        self._expression: re.Pattern[bytes] | None = None
         self.judged = [at for at, name in enumerate(names) if name.lower() in FRAMING]  # those that h11 judges
 
     @property
@@ -43,15 +46,16 @@ class Layout:
         """Whether it comes so often that it is worth an expression of its own."""
         return self.seen >= USUAL
 
-    def read(self, raw: bytes, start: int) -> Fields | None:
-        """The field lines from ``start`` to the empty line that ends ``raw``, if they have this layout; else None.
+    def read(self, raw: bytes) -> tuple[bytes, ...] | None:
+        """Minor version, status, reason (or None) and values of a response head of this layout; None for any other.
 
-        The grammar is that of ``fields.parse_fields``.
+        The grammar is that of ``fields.parse_response_head``.
         """
-        if self._values is None:
-            self._values = re.compile(b"".join([re.escape(name) + VALUE for name in self.names]) + rb"\r\n")
-        match = self._values.fullmatch(raw, start)
-        return None if match is None else list(zip(self.names, match.groups(), strict=True))
+        if self._expression is None:
+            lines = [re.escape(name) + VALUE for name in self.names]
+            self._expression = re.compile(STATUS_LINE + b"".join(lines) + rb"\r\n")
+        match = self._expression.fullmatch(raw)
+        return None if match is None else match.groups()
 
 
 class Head:
@@ -94,15 +98,29 @@ class Head:
 class RequestHead(Head):
     """A request's head, as a client sent it."""
 
-    __slots__ = ("is_chunked", "method", "method_name", "path", "target")
+    __slots__ = ("_around", "is_chunked", "method", "method_name", "path", "target")
 
-    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Fields) -> None:
+    def __init__(
+        self, method: bytes, target: bytes, version: bytes, fields: Fields, around: tuple[bytes, bytes] | None = None
+    ) -> None:
+        """``around``: the bytes before and behind the digits of a Content-Length that ``fields`` do not hold."""
         super().__init__(version, fields)
+        self._around = around
         self.method = method
         self.target = target
         self.method_name = method.decode("ascii")
         self.path = target.partition(b"?")[0].decode("latin-1")  # of the target, as the record tells it
         self.is_chunked = b"transfer-encoding" in self
+
+    def length_in(self, raw: bytes) -> int | None:
+        """The Content-Length of ``raw`` where that is this head once more, but for the digits; else None."""
+        if self._around is None:
+            return None
+        before, behind = self._around
+        if not (raw.startswith(before) and raw.endswith(behind)):
+            return None
+        digits = raw[len(before) : -len(behind)]
+        return int(digits) if digits.isdigit() and len(digits) < LONGEST_DIGITS else None
 
 
 class ResponseHead(Head):

@@ -64,6 +64,7 @@ class HTTP1Connection(Connection):
     """An HTTP/1.1 connection: ``role`` is ours, SERVER to a client and CLIENT to an upstream."""
 
     __slots__ = (
+        "_head",
         "_keeps",
         "_like",
         "_method",
@@ -83,6 +84,7 @@ class HTTP1Connection(Connection):
         super().__init__(on_made)
         self.role = role
         self.limits = limits
+        self._head: RequestHead | None = None  # the last that came from a client, who says the same again and again
         self._like: Layout | None = None  # the layout of the last head that came from an upstream
         self.wants_continue = False  # the client waits for 100 before it sends content
         self._begin_cycle()
@@ -191,7 +193,11 @@ class HTTP1Connection(Connection):
         return NEED_DATA
 
     def _read_request(self, raw: bytes) -> RequestHead:
-        head, length = recall_request_head(raw, self.limits.head_fields, self.limits.target_bytes)
+        head = self._head
+        length = None if head is None else head.length_in(raw)
+        if head is None or length is None:
+            head, length = recall_request_head(raw, self.limits.head_fields, self.limits.target_bytes)
+            self._head = head
         key = (request_framing, length and 1)  # the verdict is the same for every length but 0
         framing = head.memo.get(key)
         if framing is None:
