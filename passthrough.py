@@ -45,7 +45,7 @@ from relay.wire.classification import Request, classify, is_decided
 from relay.wire.downstream import Exchange
 from relay.wire.handshake import SWITCHING
 from relay.wire.targets import target_of
-from router import Attempt, Route, Router, Verdict
+from router import FAIL, OK, REDIAL, RELAY, Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -234,15 +234,15 @@ class Worker:
             try:
                 attempt = router.begin(route, router.select(route, now), now)
             except AllOut:
-                if router.give_up(route) is Verdict.RELAY:  # somebody took the last place since the RETRY
+                if router.give_up(route) is RELAY:  # somebody took the last place since the RETRY
                     return
                 raise
             verdict = await self._attempt(passage, attempt, fresh=False)
-            while verdict is Verdict.REDIAL:
+            while verdict is REDIAL:
                 verdict = await self._attempt(passage, attempt, fresh=True)
-            if verdict is Verdict.RELAY:
+            if verdict is RELAY:
                 return
-            if verdict is Verdict.FAIL:
+            if verdict is FAIL:
                 raise passage.error or Unavailable("No deployment answered.")
             router.end(attempt, monotonic())
 
@@ -263,7 +263,7 @@ class Worker:
         row["outcome"], row["status"] = WORDS[outcome.kind], outcome.status
         passage.brain.router.record(attempt, outcome, now)
         body = passage.exchange.body
-        if outcome.kind is not Kind.OK:  # there may be another attempt, within what is left of the client's patience
+        if outcome.kind is not OK:  # there may be another attempt, within what is left of the client's patience
             attempt.route.wait_since(body.waits_since(passage.exchange.started))
         return passage.brain.router.judge(attempt, now, replayable=body.replayable)
 

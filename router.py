@@ -48,6 +48,8 @@ CLOCK_GRAIN = 0.001  # a timer may fire that early
 SOON = 1.0  # seconds after which a full deployment may be asked again
 LIMITED = UNSETTLED | {Why.LIMITED, Why.DRAINED}  # who is unsettled and was not asked has no room
 USABLE = UNSETTLED | {None, Why.FULL}
+OK, GONE, NONE, WELL = Kind.OK, Kind.CLIENT_GONE, Effect.NONE, Effect.WELL
+ANSWERS = frozenset({OK, Kind.CLIENT_ERROR})  # nobody else would answer otherwise
 
 
 __all__ = ["VERDICTS", "Attempt", "Kind", "Outcome", "Route", "Router", "Verdict"]
@@ -60,6 +62,9 @@ class Verdict(enum.Enum):
     RETRY = "retry"  # ``select`` another deployment
     REDIAL = "redial"  # the same attempt on a new connection: nothing has been done, or a lone one is dialled twice
     FAIL = "fail"  # no attempt has an answer: a 502 or 504 of our own, or a committed response to abort
+
+
+RELAY, RETRY, REDIAL, FAIL = Verdict  # by name, as ``relay.wire.framing`` has its members
 
 
 class Router:
@@ -224,13 +229,13 @@ class Router:
         """Learn from an outcome. Once when the head is there (or is not to come), once more if the stream breaks."""
         attempt.outcome = outcome
         effect = VERDICTS[outcome.kind].effect
-        if effect is Effect.NONE:
+        if effect is NONE:
             return
         ledger, member = self.ledger, attempt.member
         member.health.attempts += 1
         if outcome.buckets:
             ledger.learn(member, outcome, attempt.number, now)
-        if effect is Effect.WELL:
+        if effect is WELL:
             self._well(attempt, outcome, now)
         elif effect is Effect.LIMITED:
             attempt.free_at = ledger.limit(member, outcome, now)
@@ -246,7 +251,7 @@ class Router:
     def _well(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """It works, so failures of others in this exchange were their own."""
         self.ledger.well(attempt.member, attempt)
-        if outcome.kind is Kind.OK:
+        if outcome.kind is OK:
             attempt.member.health.learn(now - attempt.started, stream=attempt.route.subject.stream)
         if attempt.route.doubts:
             for other in attempt.route.attempts:
@@ -278,17 +283,17 @@ class Router:
         outcome, route = attempt.outcome, attempt.route
         assert outcome is not None, "record comes first"
         again = VERDICTS[outcome.kind].again
-        if committed or outcome.kind is Kind.CLIENT_GONE:
-            return Verdict.FAIL
-        if outcome.kind in {Kind.OK, Kind.CLIENT_ERROR} or not self._may_repeat(route, outcome, again):
+        if committed or outcome.kind is GONE:
+            return FAIL
+        if outcome.kind in ANSWERS or not self._may_repeat(route, outcome, again):
             # the last word: an earlier 429 would invite the client to repeat what may have been done
             return self._relay(route, attempt if outcome.status is not None else None)
         if (replayable or not outcome.sent) and self._in_time(route, now):
             if self._may_redial(attempt, again, now):
                 attempt.redials += 1
-                return Verdict.REDIAL
+                return REDIAL
             if again in {Again.ALWAYS, Again.HARMLESS} and self._may_retry(route, outcome, now):
-                return Verdict.RETRY
+                return RETRY
         return self.give_up(route)
 
     def give_up(self, route: Route) -> Verdict:
@@ -299,7 +304,7 @@ class Router:
         if route.doubts:
             self._settle(route)
         route.answer = attempt
-        return Verdict.FAIL if attempt is None else Verdict.RELAY
+        return FAIL if attempt is None else RELAY
 
     @staticmethod
     def _may_repeat(route: Route, outcome: Outcome, again: Again) -> bool:

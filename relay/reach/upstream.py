@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError, ProxyError, UpstreamFailure, UpstreamTimeout
 from ..wire.connection import PeerGone, Silent
-from ..wire.framing import END, NEED_DATA, Extent
+from ..wire.framing import CHUNKED, END, LENGTH, NEED_DATA, Extent
 from ..wire.heads import RequestHead, ResponseHead
 from ..wire.http1 import HTTP1Connection, Role
 from ..wire.news import has_news
@@ -218,7 +218,7 @@ class UpstreamResponse:
     @property
     def framing(self) -> tuple[Extent, int]:
         """How the content came, and its length, as far as a client has to know."""
-        return (Extent.CHUNKED, 0) if self.length is None else (Extent.LENGTH, self.length)
+        return (CHUNKED, 0) if self.length is None else (LENGTH, self.length)
 
 
 def set_deadline(connection: HTTP1Connection, seconds: float, _: object) -> None:

@@ -35,6 +35,7 @@ MOST_KNOWN = 64  # ids that come back in every event of a stream: there are a ha
 # Each begins with a literal, which the regex engine finds fast; what stands before it is looked at afterwards.
 USAGE = re.compile(rb'"usage"(?<=[{,\s]"usage")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(?=\{)')
 USAGE_NAME = b'"usage"'
+TIER_NAME = b'"service_tier"'
 TIER = re.compile(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
 PICTURE = re.compile(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
 ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
@@ -63,7 +64,9 @@ class UsageFinder:
             data = self._tail + data
         if self._count_images:
             self.images += sum(match.end() > known for match in PICTURE.finditer(data))
-        if b'"service_tier"' in data:
+        if (
+            data.find(TIER_NAME) >= 0
+        ):  # which does not begin with an exception, as ``in`` does (bytes are integers, too)
             for match in TIER.finditer(data):
                 self.tier = match[1].decode("ascii", "replace")
         at = data.find(USAGE_NAME)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .finders import USAGE, IdFinder, UsageFinder, id_names, may_be_whole, read_document
+from .finders import USAGE, USAGE_NAME, IdFinder, UsageFinder, id_names, may_be_whole, read_document
 from .inflate import CODINGS, Inflater
 from .usage import Usage
 
@@ -229,7 +229,7 @@ class ResponseTap:
     def _is_dull(self, data: bytes) -> bool:
         return (
             not self._images
-            and (self._meter is None or b'"usage"' not in data or USAGE.search(data) is None)
+            and (self._meter is None or data.find(USAGE_NAME) < 0 or USAGE.search(data) is None)
             and (self._pointers is None or self._finder(self._pointers).is_dull(data))
         )
 

@@ -15,7 +15,7 @@ from ..subjects.resources import retrieve_path
 from ..version import VERSION
 from ..wire.connection import PeerGone, Silent
 from ..wire.fields import field_lines
-from ..wire.framing import Extent
+from ..wire.framing import EMPTY
 from ..wire.heads import RequestHead
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def doubt_about(route: Route) -> Iterator[Route | ProxyError]:
 class NoContent:
     """The content of a GET."""
 
-    framing = (Extent.EMPTY, 0)
+    framing = (EMPTY, 0)
 
     def at_once(self) -> bytes:
         """All of it."""

@@ -43,6 +43,9 @@ class Harmless(Enum):
     IF_NOT_STORED = "if-not-stored"  # responses: only with ``store: false``, and not with ``background``
 
 
+UNLESS_STORED = Harmless.UNLESS_STORED  # by name, as ``framing`` has its members
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An API path with a method, and where its ids stand. One operation, one object."""
@@ -168,7 +171,7 @@ def shown_by(subject: Subject) -> Node:
     not to.
     """
     endpoint = subject.endpoint
-    if endpoint.harmless is Harmless.UNLESS_STORED:
+    if endpoint.harmless is UNLESS_STORED:
         return endpoint.response if subject.store else endpoint.unstored
     return endpoint.unstored if subject.store is False else endpoint.response
 

@@ -105,7 +105,7 @@ class JSONPeek(JSONScanner):
             return False
         if plan.elsewhere(data) is not None or data.count(MODEL_KEY) > 1:
             return False
-        match = None if b"\\" in data and b"\\u00" in data else FLAT.match(data)
+        match = FLAT.match(data) if data.find(b"\\") < 0 or data.find(b"\\u00") < 0 else None
         if match is None or (match[MODEL] is None and MODEL_KEY in data):  # one that stands below may count
             return False
         model, cache_key, stream, store, background = match.groups()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
 from ..subjects.inspection import Splice, Splicer
 from .connection import PeerGone, Silent
-from .framing import END, NEED_DATA, Extent
+from .framing import CHUNKED, EMPTY, END, LENGTH, NEED_DATA, Extent
 from .spool import Spool
 
 if TYPE_CHECKING:
@@ -177,12 +177,12 @@ class RequestBody:
     def framing(self) -> tuple[Extent, int]:
         """How the content is framed towards a deployment, and its length: chunked stays chunked (SPEC §6)."""
         if self.chunked:
-            return Extent.CHUNKED, 0
+            return CHUNKED, 0
         if self.length is None:
-            return Extent.EMPTY, 0
+            return EMPTY, 0
         if not self._splices:
-            return Extent.LENGTH, self.length
-        return Extent.LENGTH, self.length + sum(splice.delta for splice in self._splices)
+            return LENGTH, self.length
+        return LENGTH, self.length + sum(splice.delta for splice in self._splices)
 
     @property
     def replayable(self) -> bool:

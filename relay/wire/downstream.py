@@ -14,7 +14,7 @@ from ..record.lines import ExchangeRecord, milliseconds
 from .body import RequestBody
 from .connection import PeerGone, Silent
 from .fields import field_lines
-from .framing import NEED_DATA, Extent
+from .framing import LENGTH, NEED_DATA, Extent
 from .heads import RequestHead
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Exchange:
         """Answer by ourselves."""
         lines = field_lines([(b"Date", http_date()), (b"Content-Type", content_type), *fields])
         lines += b"x-passthrough-id: %s\r\n" % self.id.encode()
-        self.send_head(status, REASONS.get(status, b""), Extent.LENGTH, len(content), lines)
+        self.send_head(status, REASONS.get(status, b""), LENGTH, len(content), lines)
         if self.record.method != "HEAD":
             self.connection.send_data(content)
             self.record.bytes_out = len(content)

@@ -54,6 +54,10 @@ class Extent(enum.Enum):
     UNTIL_CLOSE = "until close"
 
 
+# By name: before Python 3.12 a member looked up in its class costs as much as several calls.
+EMPTY, LENGTH, CHUNKED, UNTIL_CLOSE = Extent
+
+
 class MalformedContent(BadRequest):
     """Content that is not framed as its head said."""
 
@@ -127,14 +131,14 @@ def judge_response(method: bytes, status: int, version: bytes, lines: bytes) -> 
 def probe(machine: h11.Connection) -> Extent:
     """Find out how a machine that has read a head expects the content to end, and bring it there."""
     if machine.next_event() is not h11.NEED_DATA:
-        return Extent.EMPTY
+        return EMPTY
     machine.receive_data(PROBE)
     event = machine.next_event()
     if isinstance(event, h11.EndOfMessage):
-        return Extent.CHUNKED
+        return CHUNKED
     if isinstance(machine.next_event(), h11.EndOfMessage):
-        return Extent.LENGTH
-    return Extent.UNTIL_CLOSE
+        return LENGTH
+    return UNTIL_CLOSE
 
 
 class Written(NamedTuple):
@@ -153,12 +157,12 @@ def frame_response(method: bytes, version: bytes, kept: bool, status: int, exten
     status without content, h11 decides otherwise than we asked.
     """
     machine, lines = begin_response(method, version, kept, status, extent, close)
-    written = Extent.LENGTH if b"ontent-" in lines else Extent.CHUNKED if b"ransfer-" in lines else Extent.UNTIL_CLOSE
+    written = LENGTH if b"ontent-" in lines else CHUNKED if b"ransfer-" in lines else UNTIL_CLOSE
     try:
         machine.send(h11.Data(data=b"01234"))
     except h11.LocalProtocolError:  # no content may follow, whatever the lines say
         machine, lines = begin_response(method, version, kept, status, extent, close)
-        written = Extent.EMPTY
+        written = EMPTY
     machine.send(h11.EndOfMessage())
     return Written(lines.replace(b"Content-Length: 5", b"Content-Length: %d"), written, machine.our_state is h11.DONE)
 
@@ -173,9 +177,9 @@ def begin_response(
     server.next_event()
     server.next_event()
     headers: Fields = [(b"Connection", b"close")] if close else []
-    if extent is Extent.LENGTH:
+    if extent is LENGTH:
         headers.insert(0, (b"Content-Length", b"5"))
-    elif extent is Extent.CHUNKED:
+    elif extent is CHUNKED:
         headers.insert(0, (b"Transfer-Encoding", b"chunked"))
     head = server.send(h11.Response(status_code=status, headers=headers)) or b""
     return server, head.partition(b"\r\n")[2][:-2]
@@ -355,6 +359,6 @@ Reader: TypeAlias = ChunkedReader | LengthReader | CloseReader
 
 def make_reader(extent: Extent, length: int) -> Reader:
     """The reader for content of this framing."""
-    if extent is Extent.CHUNKED:
+    if extent is CHUNKED:
         return ChunkedReader()
-    return CloseReader() if extent is Extent.UNTIL_CLOSE else LengthReader(length if extent is Extent.LENGTH else 0)
+    return CloseReader() if extent is UNTIL_CLOSE else LengthReader(length if extent is LENGTH else 0)

@@ -16,8 +16,12 @@ from ..errors import HeadTooLarge
 from .connection import HIGH_WATER, Connection, PeerGone
 from .fields import check_partial_head, parse_response_head, recall_request_head
 from .framing import (
+    CHUNKED,
+    EMPTY,
     END,
+    LENGTH,
     NEED_DATA,
+    UNTIL_CLOSE,
     ChunkedReader,
     CloseReader,
     Extent,
@@ -40,9 +44,9 @@ if TYPE_CHECKING:
 
 Event: TypeAlias = RequestHead | ResponseHead | bytes | Signal  # a head, content, or END (NEED_DATA only from a poll)
 REQUEST_FRAMING = {
-    Extent.EMPTY: b"",
-    Extent.LENGTH: b"Content-Length: %d\r\n",
-    Extent.CHUNKED: b"Transfer-Encoding: chunked\r\n",
+    EMPTY: b"",
+    LENGTH: b"Content-Length: %d\r\n",
+    CHUNKED: b"Transfer-Encoding: chunked\r\n",
 }
 LONGEST_OPTION = 32  # bytes of a Connection whose meaning is remembered: "keep-alive" has 10
 MOST_VERDICTS = 64  # that are remembered with one layout: methods and statuses it comes with
@@ -54,6 +58,9 @@ class Role(enum.Enum):
 
     SERVER = "server"  # to a client
     CLIENT = "client"  # to an upstream
+
+
+SERVER = Role.SERVER
 
 
 class MessageError(Exception):
@@ -180,11 +187,11 @@ class HTTP1Connection(Connection):
         del pending[:end]
         if not self._reading and len(pending) <= HIGH_WATER:
             self._go_on_reading()
-        return self._read_request(raw) if self.role is Role.SERVER else self._read_response(raw)
+        return self._read_request(raw) if self.role is SERVER else self._read_response(raw)
 
     def _poll_partial_head(self) -> Signal:
         if self._pending:
-            longest_target = self.limits.target_bytes if self.role is Role.SERVER else self.limits.head_bytes
+            longest_target = self.limits.target_bytes if self.role is SERVER else self.limits.head_bytes
             check_partial_head(self._pending, self.limits.head_bytes, longest_target)
         if self._lost is not None:
             raise self._lost
@@ -205,7 +212,7 @@ class HTTP1Connection(Connection):
         self._method, self._version, self._keeps = head.method, head.version, framing.keep_alive
         self.content_length = length
         self._reader = make_reader(framing.extent, length or 0)
-        self.received = framing.extent is Extent.EMPTY
+        self.received = framing.extent is EMPTY
         self.wants_continue = framing.wants_continue
         return head
 
@@ -218,7 +225,7 @@ class HTTP1Connection(Connection):
         framing = self._judge_response(head, length)
         self._keeps = self._keeps and framing.keep_alive
         self._reader = make_reader(framing.extent, length or 0)
-        self.received = framing.extent is Extent.EMPTY
+        self.received = framing.extent is EMPTY
         return head
 
     def _judge_response(self, head: ResponseHead, length: int | None) -> Framing:
@@ -249,7 +256,7 @@ class HTTP1Connection(Connection):
         """Write a request's head; ``extent`` and ``length`` frame its content (EMPTY: nothing is said of any)."""
         self._method = head.method
         self._writes, self._to_write = extent, length
-        framing = REQUEST_FRAMING[extent] % length if extent is Extent.LENGTH else REQUEST_FRAMING[extent]
+        framing = REQUEST_FRAMING[extent] % length if extent is LENGTH else REQUEST_FRAMING[extent]
         self._out.append(b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n" % (head.method, target, host, framing, lines))
 
     def send_interim(self, status: int, reason: bytes, lines: bytes) -> None:
@@ -269,7 +276,7 @@ class HTTP1Connection(Connection):
         ``close`` announces that the connection ends with this exchange.
         """
         written = frame_response(self._method, self._version, self._keeps, status, extent, close)
-        framing = written.lines % length if extent is Extent.LENGTH else written.lines
+        framing = written.lines % length if extent is LENGTH else written.lines
         self._writes, self._to_write = written.extent, length
         self._keeps = self._keeps and written.keep_alive
         self._out.append(b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (status, reason, framing, lines))
@@ -277,7 +284,7 @@ class HTTP1Connection(Connection):
     @property
     def writes_chunks(self) -> bool:
         """Whether the message that goes out is chunked, so that ``send_chunks`` may be used."""
-        return self._writes is Extent.CHUNKED
+        return self._writes is CHUNKED
 
     def send_chunks(self, raw: bytes) -> None:
         """Write canonical chunks as they are."""
@@ -287,23 +294,23 @@ class HTTP1Connection(Connection):
         """Write content, framed as the head said. Raises MessageError beyond Content-Length."""
         if not data:
             return
-        if self._writes is Extent.LENGTH:
+        if self._writes is LENGTH:
             self._to_write -= len(data)
             if self._to_write < 0:
                 raise MessageError("more content than Content-Length says")
             self._out.append(data)
-        elif self._writes is Extent.CHUNKED:
+        elif self._writes is CHUNKED:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        elif self._writes is Extent.UNTIL_CLOSE:
+        elif self._writes is UNTIL_CLOSE:
             self._out.append(data)
         else:
             raise MessageError("content where there can be none")
 
     def send_end(self) -> None:
         """Write the end of the message. Raises MessageError short of Content-Length."""
-        if self._writes is Extent.LENGTH and self._to_write:
+        if self._writes is LENGTH and self._to_write:
             raise MessageError("less content than Content-Length says")
-        if self._writes is Extent.CHUNKED:
+        if self._writes is CHUNKED:
             self._out.append(b"0\r\n\r\n")
         self.sent = True
 
