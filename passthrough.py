@@ -183,7 +183,7 @@ class Worker:
         """Names decide the group, resources restrict the scope; a scope that has to be asked first is asked."""
         naming = brain.pinning.read(subject)
         route = self._route(exchange, subject, client, naming.scope, brain.router)
-        if naming.is_open:
+        if naming.is_open():
             await brain.pinning.locate(naming, route, client.name)
             route = self._route(exchange, subject, client, naming.scope, brain.router)
         return naming, route
@@ -200,7 +200,7 @@ class Worker:
 
     async def _open_response(self, passage: Passage) -> UpstreamResponse:
         """Ask where the request belongs, and the other scopes too where what it names is not known."""
-        if passage.naming.has_ids:
+        if passage.naming.has_ids():
             errand = Errand(partial(self._ask_along, passage), lambda: passage.exchange.body.replayable)
             pinning, client = passage.brain.pinning, passage.client.name
             passage.route = await pinning.pursue(passage.naming, passage.route, client, errand)
@@ -301,7 +301,7 @@ class Worker:
         status = head.status
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
-        outcome = read_outcome(status, head.fields, content, wall=time.time(), memo=head.layout.memo)
+        outcome = read_outcome(status, head.fields, content, time.time(), head.layout.memo)
         return outcome if request.secret is None else of_client_key(outcome)
 
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:

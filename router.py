@@ -36,12 +36,11 @@ from relay.subjects.endpoints import is_harmless, is_resendable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from relay.choosing.health import Member
     from relay.choosing.pools import Pool, Ready
     from relay.config import Config, Deployment
-    from relay.subjects.subject import Subject
 
 RECENT = 60.0  # seconds that a failure makes a deployment second choice for an SDK that comes again
 CLOCK_GRAIN = 0.001  # a timer may fire that early
@@ -79,7 +78,8 @@ class Router:
         self.homes: Homes = Homes(config, before.homes if before else None)
         self.ledger: Ledger = Ledger(config, before.ledger if before else None)
         groups = Groups(config)
-        self._resolver = Resolver(config, groups, self.homes, Plans(config, groups, self.ledger))
+        resolver = Resolver(config, groups, self.homes, Plans(config, groups, self.ledger))
+        self.resolve, self.within, self.unite = resolver.resolve, resolver.within, resolver.unite
         self.brake: Brake = before.brake if before else Brake()  # discovery's misses count on it too
         self.scopes = self.homes.scopes  # every scope of the file, in its order
         self._everyone = [self.ledger.member(deployment, deployment.model) for deployment in config.deployments]
@@ -87,27 +87,6 @@ class Router:
     def reloaded(self, config: Config) -> Router:
         """A router for a new file; health of unchanged deployments, quota groups and keys is carried over."""
         return Router(config, self._rng, self)
-
-    # -- where an exchange may go (SPEC §5) ---------------------------------------------------------------------------
-
-    def resolve(
-        self, subject: Subject, client: str, *, scope: str | None = None, started: float = 0.0, homed: bool = False
-    ) -> Route:
-        """Decide group, scope and candidates.
-
-        ``scope``: where the resources live that the request names, looked up by the caller. ``started``: when the
-        client began to wait. ``homed``: the caller knows that this client or session has made workspace things.
-        Raises ModelNotFound, BadRequest (a scope that no deployment has), ScopeConflict.
-        """
-        return self._resolver.resolve(subject, client, scope=scope, started=started, homed=homed)
-
-    def within(self, route: Route, scope: str) -> Route:
-        """The same exchange, pinned to another scope: for discovery, which asks the scopes in turn."""
-        return self._resolver.within(route, scope)
-
-    def unite(self, names: Mapping[str, str]) -> None:
-        """Scopes to which ``names`` gives one name are one from now on (SPEC §5 "Conflict")."""
-        self._resolver.unite(names)
 
     def home_scopes(self, client: str, session: str | None) -> tuple[str, ...]:
         """All scopes of the file, the client's home scope first (rendezvous hashing)."""

@@ -15,6 +15,7 @@ from passthrough import Worker
 from relay import errors
 from relay.answers.recording import Recorder
 from relay.choosing.outcomes import Kind
+from relay.choosing.resolver import Resolver
 from relay.config import Limits, Timeouts
 from relay.process.command import make_parser
 from relay.reach.upstream import UpstreamConnection, UpstreamPool
@@ -158,7 +159,8 @@ def test_refusals_are_those_of_the_code() -> None:
 def test_the_story_is_told_with_names_that_exist() -> None:
     """`room.name` and `Class.name`, wherever a document of ours says so."""
     classes = {
-        one.__name__: one for one in (Worker, Router, Pinning, Recorder, Downstream, UpstreamPool, UpstreamConnection)
+        one.__name__: one
+        for one in (Worker, Router, Resolver, Pinning, Recorder, Downstream, UpstreamPool, UpstreamConnection)
     }
     told = set(re.findall(r"`(\w+)\.(\w+)`", (ROOT / "docs" / "architecture.md").read_text()))
     rooms = {path.stem: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("relay/**/*.py")}

@@ -126,7 +126,7 @@ def test_a_layout_becomes_usual_by_being_met() -> None:
     like: Layout | None = None
     for number in range(USUAL):
         head = parse_response_head(raw % number, 100, like)
-        assert head.layout.is_usual == (number == USUAL - 1)
+        assert head.layout.is_usual() == (number == USUAL - 1)
         like = head.layout
     assert parse_response_head(raw % 99, 100, like).fields == [(b"X-Seldom", b"99")]
 

@@ -90,10 +90,10 @@ async def test_a_request_is_read_event_by_event(server: Pair) -> None:
     assert server.connection.received  # the head has said that this is all
     assert await server.next() is END
     assert server.connection.received
-    assert server.connection.has_pending
+    assert server.connection.pending
     server.connection.send_response(204, b"No Content", Extent.CHUNKED, 0, b"", close=False)
     server.connection.send_end()
-    assert server.connection.is_done
+    assert server.connection.is_done()
     server.connection.next_cycle()
     assert server.connection.poll_event() is NEED_DATA
     server.say(b"Host: h\r\n\r\n")
@@ -114,11 +114,11 @@ async def test_a_response_is_read_and_the_connection_used_again(client: Pair) ->
         )
         interim = await client.next()
         assert isinstance(interim, ResponseHead)
-        assert interim.is_interim
+        assert interim.is_interim()
         assert isinstance(await client.next(), ResponseHead)
         assert await client.next() == b"hi"
         assert await client.next() is END
-        assert client.connection.is_done
+        assert client.connection.is_done()
         client.connection.next_cycle()
         assert client.connection.is_alive()
 
@@ -128,9 +128,9 @@ async def test_what_departs_at_the_end_of_a_crowded_turn_has_not_left_before(cli
     connection._turn._is_crowded = True
     connection.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
     connection.depart()
-    assert connection.is_unsent
+    assert connection.unsent
     await asyncio.sleep(0)
-    assert not connection.is_unsent
+    assert not connection.unsent
     assert (await asyncio.get_running_loop().sock_recv(client.peer, 1000)).startswith(b"POST / HTTP/1.1\r\n")
 
 
@@ -172,7 +172,7 @@ async def test_content_until_the_end_of_the_stream(client: Pair) -> None:
     client.peer.shutdown(socket.SHUT_WR)
     assert await client.next() is END
     client.connection.send_end()
-    assert not client.connection.is_done
+    assert not client.connection.is_done()
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ async def test_reading_stops_while_nobody_takes_what_came(server: Pair) -> None:
         while server.connection.transport.is_reading():  # noqa: ASYNC110 - `readable` is over before reading stops
             await asyncio.sleep(0)
     assert not sending.done()
-    assert len(server.connection._pending) < HIGH_WATER + (512 << 10)
+    assert len(server.connection.pending) < HIGH_WATER + (512 << 10)
     count = 0
     while count < len(content):
         piece = await server.next()
@@ -368,7 +368,7 @@ async def test_bytes_as_they_are_after_a_switch(client: Pair) -> None:
     client.say(b"HTTP/1.1 101 Switch\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\x00")
     head = await client.next()
     assert isinstance(head, ResponseHead)
-    assert not head.is_interim
+    assert not head.is_interim()
     assert client.connection.take() == b"\x81\x00"
     assert not client.connection.is_over
     client.connection.flush()

@@ -37,7 +37,7 @@ async def relay_response(
     Raises BrokenResponse when the upstream does not bring the message to its end, ClientGone when nobody reads it.
     """
     head, connection, record = response.head, exchange.connection, exchange.record
-    extent, length = response.framing
+    extent, length = response.framing()
     exchange.send_head(head.status, head.reason, extent, length, inbound_lines(head) + own_lines)
     response.take_rest()
     for piece in response.pieces:

@@ -155,7 +155,6 @@ def read_outcome(
     status: int,
     fields: Sequence[tuple[bytes, bytes]],
     error_body: bytes | None = None,
-    *,
     wall: float = 0.0,
     memo: dict[Any, Any] | None = None,
 ) -> Outcome:

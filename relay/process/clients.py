@@ -41,7 +41,7 @@ class Clients:
         end = self._loop.time() + seconds
         for downstream in self._downstreams.values():
             connection = downstream.connection
-            if downstream.idle and not connection.has_pending and not has_news(connection):
+            if downstream.idle and not connection.pending and not has_news(connection):
                 connection.close()  # a request that is here already is answered first
         while tasks := {*self._downstreams, *(task for task in welcoming if not task.done())}:
             _, late = await asyncio.wait(tasks, timeout=max(end - self._loop.time(), 0))

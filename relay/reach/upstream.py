@@ -32,7 +32,6 @@ MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind 
 class Content(Protocol):
     """What is sent as a request's content: ``body.RequestBody``."""
 
-    @property
     def framing(self) -> tuple[Extent, int]: ...  # noqa: D102 - as there
     def at_once(self) -> bytes | None: ...  # noqa: D102
     def chunks(self) -> AsyncIterator[bytes]: ...  # noqa: D102
@@ -65,7 +64,7 @@ class UpstreamConnection:
         connection = self.connection
         if not self.reused and not connection.is_alive():  # the pool has just looked at one that was kept
             raise StaleConnection("The upstream closed the connection.", sent=False)
-        extent, length = content.framing
+        extent, length = content.framing()
         connection.send_request(head, target, self.approach.lane.host, extent, length, lines)
         data = content.at_once()
         if data is not None:
@@ -126,9 +125,9 @@ class UpstreamConnection:
                     await connection.readable()
                     continue
                 assert isinstance(head, ResponseHead)
-                if connection.is_unsent:  # it answers nothing that we have asked: an idle connection ends like this
+                if connection.unsent:  # it answers nothing that we have asked: an idle connection ends like this
                     raise StaleConnection("The upstream spoke before it was asked.", sent=False)
-                if not head.is_interim:
+                if not head.is_interim():
                     return head
                 self._count_interim()
                 on_interim(head)
@@ -150,7 +149,7 @@ class UpstreamConnection:
     def _gone(self, error: PeerGone) -> UpstreamFailure:
         message = "The upstream closed the connection before it answered."
         kind = StaleConnection if self.reused and not self.connection.heard else UpstreamFailure
-        return kind(message, sent=not self.connection.is_unsent, detail=f"{message} ({error})")
+        return kind(message, sent=not self.connection.unsent, detail=f"{message} ({error})")
 
     def _malformed(self, error: ProxyError) -> ProxyError:
         if error is self.connection.failure or isinstance(error, UpstreamFailure):
@@ -165,7 +164,7 @@ class UpstreamConnection:
         if self._upload is not None:
             self._upload.cancel()
         connection = self.connection
-        if connection.is_done and not (connection.has_pending or connection.eof or connection.is_unsent):
+        if connection.is_done() and not (connection.pending or connection.eof or connection.unsent):
             connection.next_cycle()
             self._pool.keep(self.approach.lane, connection)
         else:
@@ -215,7 +214,6 @@ class UpstreamResponse:
             self.pieces.append(event)
             size += len(event)
 
-    @property
     def framing(self) -> tuple[Extent, int]:
         """How the content came, and its length, as far as a client has to know."""
         return (CHUNKED, 0) if self.length is None else (LENGTH, self.length)

@@ -105,7 +105,7 @@ class AffinityStore:
         self._pending: dict[int, Row | None] = {}  # what the file does not know yet; None: deleted
         self._unions: set[tuple[str, str]] = set()
         self._pending_unions: set[tuple[str, str]] = set()
-        self._canonical: dict[str, str] = {}
+        self.unions: Mapping[str, str] = {}  # the canonical names of united scopes; another object at each change
         self._openings = 0
         self._synced_at = self._write_at = self._read_at = 0.0
         self._retry_after = RETRY_SECONDS[0]
@@ -132,7 +132,7 @@ class AffinityStore:
         scope, seen, life = row
         if renewed and (hour - seen) * RENEWALS > life:
             self._refresh(key, (scope, hour, life), now)
-        return self._canonical.get(scope, scope)
+        return self.unions.get(scope, scope)
 
     def remember(self, pairs: Iterable[tuple[str, str]], scope: str, now: float) -> None:
         """Store that the ``(kind, id)`` pairs live in ``scope``; when this returns other processes see them."""
@@ -210,12 +210,7 @@ class AffinityStore:
 
         It is the first of them in the alphabet, so all processes agree, and need not be in the configuration any more.
         """
-        return self._canonical.get(scope, scope)
-
-    @property
-    def unions(self) -> Mapping[str, str]:
-        """The canonical name of every scope that was united with others; another object whenever that changes."""
-        return self._canonical
+        return self.unions.get(scope, scope)
 
     def note_workspace(self, client: str, session: str | None, now: float) -> None:
         """Remember that a client (or one session of it) has made workspace things."""
@@ -232,7 +227,7 @@ class AffinityStore:
             first, second = names.get(one, one), names.get(other, other)
             group = {one, other} | {name for name, head in names.items() if head in {first, second}}
             names.update(dict.fromkeys(group, min(group)))
-        self._canonical = names
+        self.unions = names
 
     def _cache(self, key: int, row: Row) -> None:
         self._recent[key] = row

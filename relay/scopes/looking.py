@@ -15,7 +15,7 @@ from ..subjects.resources import retrieve_path
 from ..version import VERSION
 from ..wire.connection import PeerGone, Silent
 from ..wire.fields import field_lines
-from ..wire.framing import EMPTY
+from ..wire.framing import EMPTY, Extent
 from ..wire.heads import RequestHead
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def doubt_about(route: Route) -> Iterator[Route | ProxyError]:
 class NoContent:
     """The content of a GET."""
 
-    framing = (EMPTY, 0)
+    def framing(self) -> tuple[Extent, int]:
+        """There is none."""
+        return EMPTY, 0
 
     def at_once(self) -> bytes:
         """All of it."""

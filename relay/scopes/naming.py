@@ -34,16 +34,14 @@ class Naming:
         self.unknown: list[Resource] = []  # that nobody has seen, and nobody has looked for in vain
         self.scope: str | None = None  # where the request belongs, as far as that is known
 
-    @property
     def has_ids(self) -> bool:
         """Whether the request names anything that may be looked for, or may be lost."""
         return bool(self.known or self.unknown)
 
     def is_read(self, status: int) -> bool:
         """Whether an answer's content is needed to tell a miss from another error."""
-        return status in TELLING and self.has_ids
+        return status in TELLING and self.has_ids()
 
-    @property
     def is_open(self) -> bool:
         """Whether a scope has to be asked before the request can be sent."""
         if not self.unknown and self.asked is None:

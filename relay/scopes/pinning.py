@@ -105,7 +105,7 @@ class Pinning:
         asked = naming.asked
         if asked is not None and asked in self._projects and naming.known.keys() == {self._projects.name(asked)}:
             naming.known = {asked: naming.known.popitem()[1]}  # by the name that the client used
-        if not naming.is_open or asked is not None:
+        if not naming.is_open() or asked is not None:
             naming.scope = asked if asked is not None else next(iter(naming.known), None)
 
     # For lists of several scopes.
@@ -133,7 +133,7 @@ class Pinning:
     # Before the request is sent.
 
     async def locate(self, naming: Naming, route: Route, client: str) -> None:
-        """Ask scopes where ``naming.is_open``: about a conflict, or for what nobody has seen.
+        """Ask scopes where ``naming.is_open()``: about a conflict, or for what nobody has seen.
 
         ``route``: where the request would go otherwise. Leaves what was found in ``naming``. Raises
         ScopeConflict, and Unavailable where a scope that has to be asked does not answer.
@@ -258,7 +258,7 @@ class Pinning:
         Gives the route whose answer is the client's; raises ProxyError where there is none.
         """
         await errand.ask(route)
-        if len(self._projects.in_file) < 2 or not naming.has_ids or not is_miss(naming.subject, route.answer):  # noqa: PLR2004
+        if len(self._projects.in_file) < 2 or not naming.has_ids() or not is_miss(naming.subject, route.answer):  # noqa: PLR2004
             return route
         if naming.asked is not None or not errand.can_repeat() or not await self._is_lost(naming, route):
             return route

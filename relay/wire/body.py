@@ -57,7 +57,6 @@ class RequestBody:
         "_connection",
         "_held",
         "_hinted",
-        "_holding",
         "_peek",
         "_splices",
         "chunked",
@@ -67,6 +66,7 @@ class RequestBody:
         "is_empty",
         "length",
         "model",
+        "replayable",
     )
 
     def __init__(self, connection: HTTP1Connection, head: RequestHead, config: Config) -> None:
@@ -80,7 +80,7 @@ class RequestBody:
         self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
         self.model: str | None = None  # what the content's model is replaced by
         self._held = Spool(config.limits.inspection_bytes)
-        self._holding = True
+        self.replayable = True  # all that was read is still held, so that another attempt can send it again
         self._peek: Peek | None = None
         self._at: Found | None = None  # what stands for the content's model where that is not the top-level member
         self._splices: list[Splice] = []
@@ -129,7 +129,7 @@ class RequestBody:
     def _say_continue(self) -> None:
         """Let the client send its content. One that has not waited gets no 100: it would come within the answer."""
         connection = self._connection
-        if connection.has_pending:
+        if connection.pending:
             connection.wants_continue = False
         else:
             connection.send_continue()
@@ -173,7 +173,6 @@ class RequestBody:
             self._splices = peek.splices(model, at)
             self._hinted = bool(peek.target_names)
 
-    @property
     def framing(self) -> tuple[Extent, int]:
         """How the content is framed towards a deployment, and its length: chunked stays chunked (SPEC §6)."""
         if self.chunked:
@@ -183,11 +182,6 @@ class RequestBody:
         if not self._splices:
             return LENGTH, self.length
         return LENGTH, self.length + sum(splice.delta for splice in self._splices)
-
-    @property
-    def replayable(self) -> bool:
-        """Whether all that was read is still held, so that another attempt can send it again."""
-        return self._holding
 
     def at_once(self) -> bytes | None:
         """The whole content, where it is there and in memory; None where it has to be streamed."""
@@ -218,12 +212,12 @@ class RequestBody:
     def _keep_on_holding(self) -> None:
         """Decide, before anything leaves that is not held, whether the rest will be."""
         most = self._config.limits.replay_bytes
-        if self._holding and not self.ended and max(self.length or 0, self._held.size) > most:
+        if self.replayable and not self.ended and max(self.length or 0, self._held.size) > most:
             self._let_go()
 
     def _watch(self, piece: bytes) -> None:
         """Hold a passing piece for a later attempt, and go on looking for what makes the body ambiguous."""
-        if self._holding:
+        if self.replayable:
             try:
                 self._held.append(piece)
             except OSError:  # the disk is full: this send is the only one
@@ -236,7 +230,7 @@ class RequestBody:
                 raise BadRequest(TOO_LATE)
 
     def _let_go(self) -> None:
-        self._holding = False
+        self.replayable = False
         self._held.close()
 
     def _check_late_finds(self) -> None:

@@ -91,13 +91,14 @@ async def classify(
     known: HeadFinds | None = head.memo.get(classify)
     if known is None:
         known = head.memo[classify] = read_head(head, target)
-    subject = known.subject.copied()
-    request = Request(target, body, subject, known.place)
+    pattern, place, websocket, make_peek = known
+    subject = pattern.copied()
+    request = Request(target, body, subject, place)
     if body.is_empty:
-        request.websocket = known.websocket
-        request.in_first_frame = known.websocket and subject.endpoint.first_frame
-    elif known.peek is not None:
-        peek = known.peek()
+        request.websocket = websocket
+        request.in_first_frame = websocket and subject.endpoint.first_frame
+    elif make_peek is not None:
+        peek = make_peek()
         await body.inspect(peek, partial(is_decided, subject, peek))
         take_finds(request, peek)
     return request

@@ -45,8 +45,6 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_deadline",
         "_lost",
-        "_out",
-        "_pending",
         "_reading",
         "_timer",
         "_timer_at",
@@ -63,7 +61,9 @@ class Connection(asyncio.Protocol):
         "on_readable",
         "on_writable",
         "paused",
+        "pending",
         "transport",
+        "unsent",
     )
 
     def __init__(self, on_made: Callable[[Any], None] | None = None) -> None:
@@ -80,8 +80,8 @@ class Connection(asyncio.Protocol):
         self.on_writable: Callable[[], None] | None = None
         self.on_eof: Callable[[], None] | None = None  # the peer left, seen even while its bytes are not read
         self._closing: asyncio.Future[None] | None = None
-        self._pending = bytearray()
-        self._out: list[bytes] = []
+        self.pending = bytearray()  # came, and belongs to no event yet: a pipelined request, an upstream's surplus
+        self.unsent: list[bytes] = []  # what was written last, as long as all of it is still here
         self._lost: Exception | None = None
         self._reading = True
         self.loop = asyncio.get_running_loop()
@@ -105,12 +105,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Store what came and tell the consumer, who may take it at once."""
         self.heard = True
-        if self.on_data is not None and not self._pending and self.on_data(data):
+        if self.on_data is not None and not self.pending and self.on_data(data):
             return
-        self._pending += data
+        self.pending += data
         if self.on_readable is not None:
             self.on_readable()
-        if len(self._pending) > HIGH_WATER and self._reading and self._lost is None:
+        if len(self.pending) > HIGH_WATER and self._reading and self._lost is None:
             self._stop_reading()
 
     def eof_received(self) -> None:
@@ -165,11 +165,6 @@ class Connection(asyncio.Protocol):
         self.on_readable = waiter.wake
         return waiter
 
-    @property
-    def has_pending(self) -> bool:
-        """Whether bytes wait that belong to no event yet (a pipelined request, or an upstream's surplus)."""
-        return bool(self._pending)
-
     def _stop_reading(self) -> None:
         self._reading = False
         self.transport.pause_reading()
@@ -198,16 +193,11 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Hand everything written to the transport, in one piece."""
-        out = self._out
+        out = self.unsent
         if out:
             if not self.transport.is_closing():
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            self._out = []
-
-    @property
-    def is_unsent(self) -> bool:
-        """Whether what was written last is still here, all of it."""
-        return bool(self._out)
+            self.unsent = []
 
     def depart(self) -> None:
         """Hand everything written to the transport at the end of this turn of the loop at the latest, if no more comes.
@@ -267,12 +257,12 @@ class Connection(asyncio.Protocol):
 
     def is_alive(self) -> bool:
         """Whether an idle connection can be used: no end, no byte that nobody asked for."""
-        return not (self.eof or self._lost or self.has_pending or self.transport.is_closing())
+        return not (self.eof or self._lost or self.pending or self.transport.is_closing())
 
     def take(self) -> bytes:
         """All bytes that came, for a tunnel."""
-        data = bytes(self._pending)
-        self._pending.clear()
+        data = bytes(self.pending)
+        self.pending.clear()
         if not self._reading:
             self._go_on_reading()
         return data
@@ -285,7 +275,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come: the peer ended or reset the stream, or was silent for too long."""
-        return (self.eof and not self._pending) or self._lost is not None
+        return (self.eof and not self.pending) or self._lost is not None
 
     def peer(self) -> str:
         """The peer's address, for the record."""
@@ -306,7 +296,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what was not delivered is lost."""
-        self._out.clear()
+        self.unsent.clear()
         self.transport.abort()
 
     async def linger(self, most: int, seconds: float) -> None:
@@ -324,8 +314,8 @@ class Connection(asyncio.Protocol):
                 self.abort()
                 return
         while not self.eof and self._lost is None:
-            most -= len(self._pending)
-            self._pending.clear()
+            most -= len(self.pending)
+            self.pending.clear()
             if most <= 0:
                 break
             if not self._reading:

@@ -125,7 +125,7 @@ class Exchange:
     def send_head(self, status: int, reason: bytes, extent: Extent, length: int, lines: bytes) -> None:
         """Commit: write the response's head. It leaves with the next ``flush``."""
         self.commit(status)
-        self.connection.send_response(status, reason, extent, length, lines, close=self.closes)
+        self.connection.send_response(status, reason, extent, length, lines, close=self.closes())
 
     def commit(self, status: int) -> None:
         """The first byte of the response is about to leave: from here on there is no other answer."""
@@ -133,7 +133,6 @@ class Exchange:
         self.record.status = status
         self.record.first_byte_ms = milliseconds(monotonic() - self.started)
 
-    @property
     def closes(self) -> bool:
         """Whether the connection ends with this exchange: draining, or content that nobody will read."""
         return self.is_last or self.handler.draining or not self.connection.received
@@ -220,7 +219,7 @@ class Downstream:
         try:
             while await self._serve_one(kept=kept):
                 kept = True
-                if connection.has_pending or connection.paused:
+                if connection.pending or connection.paused:
                     await self._give_way()
         except PeerGone as error:
             if not error.clean:  # else what was said last is on its way still
@@ -243,7 +242,7 @@ class Downstream:
             await self._handler.handle_exchange(exchange)
         finally:
             exchange.body.close()
-        if connection.is_done and not self._handler.draining:
+        if connection.is_done() and not self._handler.draining:
             connection.next_cycle()
             return True
         await self._leave()
@@ -279,7 +278,7 @@ class Downstream:
             connection.set_deadline(timeouts.keep_alive if kept else timeouts.head)
             self.idle = kept
             try:
-                while event is NEED_DATA and not connection.has_pending:
+                while event is NEED_DATA and not connection.pending:
                     await connection.readable()
                     event = connection.poll_event()
             finally:
@@ -305,7 +304,7 @@ class Downstream:
         connection = self.connection
         if connection.closed or connection.transport.is_closing():
             return
-        if connection.received and not connection.has_pending:
+        if connection.received and not connection.pending:
             connection.close()
         else:
             await connection.linger(LINGER_BYTES, LINGER_SECONDS)

@@ -137,7 +137,7 @@ def parse_response_head(raw: bytes, most_fields: int, like: Layout | None = None
 
     ``like``: the layout of an answer that came before, which this one is likely to share.
     """
-    known = like.read(raw) if like is not None and like.is_usual else None
+    known = like.read(raw) if like is not None and like.is_usual() else None
     if known is not None and like is not None:
         minor, status, reason, *values = known
         fields: Fields = list(zip(like.names, values, strict=True))

@@ -41,7 +41,6 @@ class Layout:
         self._expression: re.Pattern[bytes] | None = None
         self.judged = [at for at, name in enumerate(names) if name.lower() in FRAMING]  # those that h11 judges
 
-    @property
     def is_usual(self) -> bool:
         """Whether it comes so often that it is worth an expression of its own."""
         return self.seen >= USUAL
@@ -136,7 +135,6 @@ class ResponseHead(Head):
         self.reason = reason
         self.length: int | None = None  # that Content-Length gives, once the framing has been checked
 
-    @property
     def is_interim(self) -> bool:
         """A 1xx other than 101: another head follows (RFC 9110 §15.2)."""
         return self.status < 200 and self.status != 101  # noqa: PLR2004 - the status codes themselves

@@ -120,11 +120,11 @@ class HTTP1Connection(Connection):
         """
         reader = self._reader
         if reader is None:
-            if not self._pending and self._lost is None and not self.eof:
+            if not self.pending and self._lost is None and not self.eof:
                 return NEED_DATA
             return self._poll_head()
-        event = reader.read(self._pending)
-        if not self._reading and len(self._pending) <= HIGH_WATER:
+        event = reader.read(self.pending)
+        if not self._reading and len(self.pending) <= HIGH_WATER:
             self._go_on_reading()
         if reader.ended:
             self.received = True
@@ -146,7 +146,7 @@ class HTTP1Connection(Connection):
 
         To a peer whose message is chunked as well they can be passed on without being cut and framed again.
         """
-        pending, reader = self._pending, self._reader
+        pending, reader = self.pending, self._reader
         if not pending or not isinstance(reader, ChunkedReader) or reader.owed:
             return None
         count, content = reader.whole_chunks(pending)
@@ -160,7 +160,7 @@ class HTTP1Connection(Connection):
 
     def take_rest(self) -> bytes | None:
         """The rest of the message's content if it is at hand and nothing behind it, as that of most is; else None."""
-        pending, reader = self._pending, self._reader
+        pending, reader = self.pending, self._reader
         if not isinstance(reader, LengthReader) or reader.left != len(pending):
             return None
         data = bytes(pending)
@@ -177,7 +177,7 @@ class HTTP1Connection(Connection):
         return self._reader if isinstance(self._reader, ChunkedReader) else None
 
     def _poll_head(self) -> Event:
-        pending = self._pending
+        pending = self.pending
         end = pending.find(b"\r\n\r\n") + 4
         if end < 4:  # noqa: PLR2004 - not found
             return self._poll_partial_head()
@@ -190,13 +190,13 @@ class HTTP1Connection(Connection):
         return self._read_request(raw) if self.role is SERVER else self._read_response(raw)
 
     def _poll_partial_head(self) -> Signal:
-        if self._pending:
+        if self.pending:
             longest_target = self.limits.target_bytes if self.role is SERVER else self.limits.head_bytes
-            check_partial_head(self._pending, self.limits.head_bytes, longest_target)
+            check_partial_head(self.pending, self.limits.head_bytes, longest_target)
         if self._lost is not None:
             raise self._lost
         if self.eof:
-            raise PeerGone("the stream ended before a head", clean=not self._pending)
+            raise PeerGone("the stream ended before a head", clean=not self.pending)
         return NEED_DATA
 
     def _read_request(self, raw: bytes) -> RequestHead:
@@ -209,11 +209,11 @@ class HTTP1Connection(Connection):
         framing = head.memo.get(key)
         if framing is None:
             framing = head.memo[key] = request_framing(head.method, head.version, head.framing, length)
-        self._method, self._version, self._keeps = head.method, head.version, framing.keep_alive
+        extent, self._keeps, self.wants_continue = framing
+        self._method, self._version = head.method, head.version
         self.content_length = length
-        self._reader = make_reader(framing.extent, length or 0)
-        self.received = framing.extent is EMPTY
-        self.wants_continue = framing.wants_continue
+        self._reader = make_reader(extent, length or 0)
+        self.received = extent is EMPTY
         return head
 
     def _read_response(self, raw: bytes) -> ResponseHead:
@@ -222,10 +222,10 @@ class HTTP1Connection(Connection):
             return head
         self._like = head.layout
         length = self.content_length = head.length
-        framing = self._judge_response(head, length)
-        self._keeps = self._keeps and framing.keep_alive
-        self._reader = make_reader(framing.extent, length or 0)
-        self.received = framing.extent is EMPTY
+        extent, keeps, _ = self._judge_response(head, length)
+        self._keeps = self._keeps and keeps
+        self._reader = make_reader(extent, length or 0)
+        self.received = extent is EMPTY
         return head
 
     def _judge_response(self, head: ResponseHead, length: int | None) -> Framing:
@@ -257,16 +257,16 @@ class HTTP1Connection(Connection):
         self._method = head.method
         self._writes, self._to_write = extent, length
         framing = REQUEST_FRAMING[extent] % length if extent is LENGTH else REQUEST_FRAMING[extent]
-        self._out.append(b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n" % (head.method, target, host, framing, lines))
+        self.unsent.append(b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n" % (head.method, target, host, framing, lines))
 
     def send_interim(self, status: int, reason: bytes, lines: bytes) -> None:
         """Write an interim response (1xx)."""
-        self._out.append(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, lines))
+        self.unsent.append(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, lines))
 
     def send_continue(self) -> None:
         """Tell a client that waits for it to send its content."""
         self.wants_continue = False
-        self._out.append(CONTINUE)
+        self.unsent.append(CONTINUE)
 
     def send_response(
         self, status: int, reason: bytes, extent: Extent, length: int, lines: bytes, *, close: bool
@@ -275,11 +275,12 @@ class HTTP1Connection(Connection):
 
         ``close`` announces that the connection ends with this exchange.
         """
-        written = frame_response(self._method, self._version, self._keeps, status, extent, close)
-        framing = written.lines % length if extent is LENGTH else written.lines
-        self._writes, self._to_write = written.extent, length
-        self._keeps = self._keeps and written.keep_alive
-        self._out.append(b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (status, reason, framing, lines))
+        framing, self._writes, keeps = frame_response(self._method, self._version, self._keeps, status, extent, close)
+        if extent is LENGTH:
+            framing %= length
+        self._to_write = length
+        self._keeps = self._keeps and keeps
+        self.unsent.append(b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (status, reason, framing, lines))
 
     @property
     def writes_chunks(self) -> bool:
@@ -288,7 +289,7 @@ class HTTP1Connection(Connection):
 
     def send_chunks(self, raw: bytes) -> None:
         """Write canonical chunks as they are."""
-        self._out.append(raw)
+        self.unsent.append(raw)
 
     def send_data(self, data: bytes) -> None:
         """Write content, framed as the head said. Raises MessageError beyond Content-Length."""
@@ -298,11 +299,11 @@ class HTTP1Connection(Connection):
             self._to_write -= len(data)
             if self._to_write < 0:
                 raise MessageError("more content than Content-Length says")
-            self._out.append(data)
+            self.unsent.append(data)
         elif self._writes is CHUNKED:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+            self.unsent += (b"%x\r\n" % len(data), data, b"\r\n")
         elif self._writes is UNTIL_CLOSE:
-            self._out.append(data)
+            self.unsent.append(data)
         else:
             raise MessageError("content where there can be none")
 
@@ -311,12 +312,11 @@ class HTTP1Connection(Connection):
         if self._writes is LENGTH and self._to_write:
             raise MessageError("less content than Content-Length says")
         if self._writes is CHUNKED:
-            self._out.append(b"0\r\n\r\n")
+            self.unsent.append(b"0\r\n\r\n")
         self.sent = True
 
     # From one exchange to the next.
 
-    @property
     def is_done(self) -> bool:
         """Whether the exchange is over on both sides, whole, with both willing to keep the connection."""
         return self.received and self.sent and self._keeps and self._lost is None

@@ -98,7 +98,7 @@ class BodyRelay:
                 if chunks is not None:
                     self._look(chunks[1])
                     sink.send_chunks(chunks[0])
-                    if not source.has_pending and not source.is_over:
+                    if not source.pending and not source.is_over:
                         source.set_deadline(self._idle)
                         break
                     continue
@@ -197,7 +197,7 @@ class Tunnel:
         if moved:
             self._moved_at = self._loop.time()
         for side in self._sides:
-            if side.closed and not side.has_pending and not self._done.done():
+            if side.closed and not side.pending and not self._done.done():
                 self._done.set_result(side)
 
     def _move(self, direction: int) -> int:
