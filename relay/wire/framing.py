@@ -357,8 +357,12 @@ class CloseReader:
 Reader: TypeAlias = ChunkedReader | LengthReader | CloseReader
 
 
-def make_reader(extent: Extent, length: int) -> Reader:
-    """The reader for content of this framing."""
+def make_reader(extent: Extent, length: int, used: LengthReader | None = None) -> Reader:
+    """The reader for content of this framing. ``used`` is one that is over, for the next of its kind."""
     if extent is CHUNKED:
         return ChunkedReader()
-    return CloseReader() if extent is UNTIL_CLOSE else LengthReader(length if extent is LENGTH else 0)
+    if extent is UNTIL_CLOSE:
+        return CloseReader()
+    reader = LengthReader(0) if used is None else used
+    reader.left, reader.ended = length if extent is LENGTH else 0, False
+    return reader

@@ -71,6 +71,7 @@ class HTTP1Connection(Connection):
     """An HTTP/1.1 connection: ``role`` is ours, SERVER to a client and CLIENT to an upstream."""
 
     __slots__ = (
+        "_counted",
         "_head",
         "_keeps",
         "_like",
@@ -91,6 +92,7 @@ class HTTP1Connection(Connection):
         super().__init__(on_made)
         self.role = role
         self.limits = limits
+        self._counted = LengthReader(0)  # of every message whose length is stated
         self._head: RequestHead | None = None  # the last that came from a client, who says the same again and again
         self._like: Layout | None = None  # the layout of the last head that came from an upstream
         self.wants_continue = False  # the client waits for 100 before it sends content
@@ -212,7 +214,7 @@ class HTTP1Connection(Connection):
         extent, self._keeps, self.wants_continue = framing
         self._method, self._version = head.method, head.version
         self.content_length = length
-        self._reader = make_reader(extent, length or 0)
+        self._reader = make_reader(extent, length or 0, self._counted)
         self.received = extent is EMPTY
         return head
 
@@ -224,7 +226,7 @@ class HTTP1Connection(Connection):
         length = self.content_length = head.length
         extent, keeps, _ = self._judge_response(head, length)
         self._keeps = self._keeps and keeps
-        self._reader = make_reader(extent, length or 0)
+        self._reader = make_reader(extent, length or 0, self._counted)
         self.received = extent is EMPTY
         return head
 
