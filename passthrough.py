@@ -66,7 +66,7 @@ ERRORS = 400  # from here on nobody wants the rest of the request
 SERVER_ERRORS = 500  # from here on an answer may be kept while another deployment is asked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Brain:
     """What decides, by one configuration: an exchange ends with the one that it began with (SPEC §14)."""
 
@@ -74,7 +74,7 @@ class Brain:
     pinning: Pinning
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Passage:
     """One exchange on its way: what was asked, where it may go, which answers came."""
 

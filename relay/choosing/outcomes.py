@@ -10,7 +10,7 @@ import enum
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ class Effect(enum.Enum):
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Policy:
     """One row of the table. ``braked``: a retry after it counts against the pool-wide brake."""
 
@@ -115,8 +115,7 @@ DEAD_KEY_CODES = frozenset({"invalid_api_key", "account_deactivated"})
 OVERLOADED = frozenset({503, 529})
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """What an answer says about one bucket of a rate limit. ``reset``: seconds until it is *full* again."""
 
     limit: float | None

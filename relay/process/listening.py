@@ -1,5 +1,6 @@
 """The sockets that clients connect to: bound before anything forks, inherited where somebody bound them for us."""
 
+# ruff: noqa: PTH100, PTH101, PTH108 - pathlib is slow to import
 from __future__ import annotations
 
 import contextlib
@@ -8,9 +9,7 @@ import os
 import resource
 import socket
 import stat
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .systemd import inherited_listeners
 
@@ -24,13 +23,12 @@ class CannotListen(Exception):
     """The address cannot be bound; the text is one clear sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(NamedTuple):
     """What a process listens on, and whose that is."""
 
     sockets: list[socket.socket]
     inherited: bool = False  # then whoever handed them over has them too, and keeps what waits in them for a successor
-    name: Path | None = None  # of a unix socket that we made
+    name: str | None = None  # of a unix socket that we made
     mark: tuple[int, ...] = ()  # which file that is
 
     def close(self) -> None:
@@ -42,12 +40,12 @@ class Listening:
         """Remove our unix socket from its folder, unless somebody has put another there meanwhile."""
         with contextlib.suppress(OSError):
             if self.name is not None and mark_of(self.name) == self.mark:
-                self.name.unlink()
+                os.unlink(self.name)
 
 
-def mark_of(name: Path) -> tuple[int, ...]:
+def mark_of(name: str) -> tuple[int, ...]:
     """What tells a socket from another of the same name: an inode may be used again at once. Raises OSError."""
-    status = name.lstat()
+    status = os.lstat(name)
     return status.st_dev, status.st_ino, status.st_mtime_ns  # of a socket, when it was bound
 
 
@@ -62,7 +60,7 @@ def open_listening(listener: Listener, environ: Mapping[str, str], pid: int) -> 
     sockets = bind(listener)
     if listener.unix is None:
         return Listening(sockets)
-    name = Path(listener.unix).absolute()
+    name = os.path.abspath(listener.unix)
     return Listening(sockets, name=name, mark=mark_of(name))
 
 
@@ -116,7 +114,7 @@ def bind_unix(listener: Listener) -> socket.socket:
             sock.bind(path)
         finally:
             os.umask(mask)
-        Path(path).chmod(listener.unix_mode)
+        os.chmod(path, listener.unix_mode)
         sock.listen(listener.backlog)
     except OSError as error:
         sock.close()
@@ -128,7 +126,7 @@ def bind_unix(listener: Listener) -> socket.socket:
 def remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on. Raises OSError for one in use, and for what is no socket."""
     try:
-        mode = Path(path).lstat().st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
@@ -137,7 +135,7 @@ def remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            Path(path).unlink()
+            os.unlink(path)
             return
     raise OSError(errno.EADDRINUSE, "another process listens there")
 

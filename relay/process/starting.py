@@ -12,7 +12,6 @@ import sys
 import time
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import LoggingSettings
@@ -96,7 +95,7 @@ def print_explanation(config: Config, router: Decider, arguments: argparse.Names
 def known_scopes(config: Config, scopes: Sequence[str]) -> Iterator[Callable[[Resource], str | None]]:
     """Tells the scope of the file that a resource was last seen in."""
     path = config.affinity.path
-    if path is None or not Path(path).exists():
+    if path is None or not os.path.exists(path):  # noqa: PTH110 - as everywhere at start
         yield lambda _: None
         return
     from ..scopes.affinity import AffinityStore

@@ -3,9 +3,10 @@
 A change counts once it has been still for one look, so that a file that is being written is not read in the middle.
 """
 
+# ruff: noqa: PTH116 - pathlib is slow to import
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Watch:
 def _stamp(name: str) -> Stamp | None:
     """Tell two states of a file apart; links are followed. None: it is not there, or must not be looked at."""
     try:
-        status = Path(name).stat()
+        status = os.stat(name)
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

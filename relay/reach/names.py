@@ -40,7 +40,7 @@ class Address(NamedTuple):
         return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Answer:
     """What a name meant at ``looked_up``; ``hosts`` are its addresses as ``peername[0]`` shows them."""
 

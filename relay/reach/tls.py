@@ -4,10 +4,11 @@ Every fault of a file is a ValueError of one sentence that names it, and a termi
 ``ssl`` is imported where it is used.
 """
 
+# ruff: noqa: PTH116, PTH123 - pathlib is slow to import
 from __future__ import annotations
 
+import os
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _present(context: ssl.SSLContext, certificate: str, key: str | None) -> None
 def _require(path: str, marks: tuple[bytes, ...], what: str) -> None:
     """Read ``path`` before OpenSSL does, whose errors name no file."""
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     if not any(mark in content for mark in marks):
@@ -152,7 +154,7 @@ def _stamp(path: str | None) -> Stamp | None:
     if path is None:
         return None
     try:
-        status = Path(path).stat()
+        status = os.stat(path)
     except OSError:
         return None  # who reads it says why
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -6,8 +6,8 @@ start: with every problem of the file at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Client, Config, Secret, UpstreamTLS
 from ..errors import ConfigError
@@ -91,8 +91,7 @@ def parse_config(text: str, source: str, environ: Mapping[str, str], read_file: 
     return replace(config, warnings=report.lines(report.warnings), files=tuple(references.files))
 
 
-@dataclass(frozen=True, slots=True)
-class _Modules:
+class _Modules(NamedTuple):
     """``litellm_settings``: defaults for other sections."""
 
     request_timeout: float | None

@@ -40,8 +40,7 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A place and what is wrong there."""
 
     place: Place
@@ -77,7 +76,7 @@ class Report:
         return tuple(map(str, ranked))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Scalar:
     """One value: ``value`` as YAML 1.1 types it, ``text`` as it was written."""
 
@@ -88,7 +87,7 @@ class Scalar:
     depth: int = 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Items:
     """A list."""
 
@@ -105,7 +104,7 @@ class Entry(NamedTuple):
     node: Node
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Table:
     """A mapping, by the text of its keys, in the order of the file; what merge keys bring in comes last."""
 

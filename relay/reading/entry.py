@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import BaseURL, Deployment, Secret, UpstreamTLS
 from . import litellm
@@ -86,15 +86,14 @@ _OUR_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """Why an entry is not served, and what to write instead (or nothing)."""
 
     reason: str
     advice: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Surroundings:
     """What the rest of the file says about every entry; ``without_effect`` collects keys that do nothing here."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENTRY = ("model_name", "litellm_params", "model_info")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ModelList:
     """Reads entries one after another; then holds the groups."""
 

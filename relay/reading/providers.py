@@ -8,11 +8,10 @@ for.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """A prefix that is served: its own base (empty where ``api_base`` must say it) and the variable of its key.
 
     Without a variable a key is optional. ``root``: the API begins at the root, so a base without a path stays so.

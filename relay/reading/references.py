@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .document import Scalar
 
@@ -35,8 +34,7 @@ _SPELLINGS = tuple(
 _BLANK_TO_FILL = re.compile(r"<[A-Za-z][^<>]*>")  # <your-key>
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A value and how a message may name it: a value that came from elsewhere is never shown."""
 
     value: bool | int | float | str

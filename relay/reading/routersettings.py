@@ -44,7 +44,7 @@ class Named(NamedTuple):
     name: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Defaults:
     """What ``litellm_settings`` says of the same keys; ``router_settings`` wins."""
 

@@ -30,7 +30,7 @@ class Attempt(TypedDict):
     ms: float
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False, repr=False)
 class ExchangeRecord:
     """Everything that is told of one exchange. Made when its head is read, filled in as it goes on.
 

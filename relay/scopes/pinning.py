@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..bounded import Bounded
 from ..errors import AllOut, ProxyError, Unavailable, UpstreamFailure
@@ -46,8 +45,7 @@ class Chooser(Protocol):
     def select(self, route: Route, now: float) -> Deployment: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(NamedTuple):
     """A request that can be sent along a route."""
 
     ask: Callable[[Route], Awaitable[None]]  # leaves its answer in ``route.answer``; raises ProxyError where none comes

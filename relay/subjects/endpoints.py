@@ -46,7 +46,7 @@ class Harmless(Enum):
 UNLESS_STORED = Harmless.UNLESS_STORED  # by name, as ``framing`` has its members
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Endpoint:
     """An API path with a method, and where its ids stand. One operation, one object."""
 

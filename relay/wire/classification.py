@@ -41,7 +41,7 @@ class Place:
 IN_BODY = Place("body")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """A classified request: its subject, and how to write it for one deployment."""
 
