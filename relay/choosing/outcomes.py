@@ -10,6 +10,7 @@ import enum
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ def of_client_key(outcome: Outcome) -> Outcome:
     return replace(outcome, kind=Kind.CLIENT_KEY) if outcome.kind in KEY_KINDS else outcome
 
 
-_PLAIN = {status: Outcome(Kind.OK, status) for status in range(100, 400)}
+@lru_cache(maxsize=300)
+def _plain(status: int) -> Outcome:
+    """What most answers mean."""
+    return Outcome(Kind.OK, status)
 
 
 def read_outcome(
@@ -165,7 +169,7 @@ def read_outcome(
     signals = _signals(fields, {} if memo is None else memo)
     if status < 400:  # noqa: PLR2004 - where errors begin
         if not signals:
-            return _PLAIN.get(status) or Outcome(Kind.OK, status)
+            return _plain(status)
         return Outcome(Kind.OK, status, None, None, _buckets(signals))
     code, kind = None, _STATUSES.get(status) or (Kind.CLIENT_ERROR if status < 500 else Kind.SERVER_ERROR)  # noqa: PLR2004
     words = error_words(error_body, signals.get(b"content-encoding", b"")) if error_body else ()

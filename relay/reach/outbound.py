@@ -27,12 +27,11 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_PORT = 65_535
 
 # RFC 3986 §3.2, with the scheme optional as in curl, and no path but "/": a proxy is an authority, nothing more.
-PROXY_URL = re.compile(
+PROXY_URL = (
     r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?"
     r"(?:(?P<userinfo>[^/?#\s\\]*)@)?"
     r"(?:\[(?P<literal>[0-9a-f:.%]+)\]|(?P<name>[^\x00-\x20\x7f\"%/:<>?#@\[\\\]^`{|}]+))"
-    r"(?::(?P<port>[0-9]{0,5}))?/?",
-    re.IGNORECASE,
+    r"(?::(?P<port>[0-9]{0,5}))?/?"
 )
 
 
@@ -173,7 +172,7 @@ def parse_proxy(url: str, origin: str) -> ProxyAddress:
     Raises ValueError with a sentence that begins with ``origin``, the key or variable that held the URL, and quotes
     nothing of it. Any scheme is well formed; who uses the address knows which it can speak.
     """
-    match = PROXY_URL.fullmatch(url)
+    match = re.fullmatch(PROXY_URL, url, re.IGNORECASE)
     if match is None:
         raise ValueError(
             f"{origin}: not the URL of a proxy; expected http://host:port or http://user:password@host:port "

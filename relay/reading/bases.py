@@ -19,9 +19,7 @@ _SHAPE = re.compile(
     r"(?P<rest>[?#].*)?",
     re.IGNORECASE,
 )
-_SOCKET = re.compile(
-    r"(?P<scheme>http)://unix:(?P<unix>/(?:(?![:?#])[!-~])*)(?::(?P<path>/[^?#]*)?)?(?P<rest>[?#].*)?", re.IGNORECASE
-)
+_SOCKET = r"(?P<scheme>http)://unix:(?P<unix>/(?:(?![:?#])[!-~])*)(?::(?P<path>/[^?#]*)?)?(?P<rest>[?#].*)?"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _PATH = re.compile(r"[!-~]*")
 
@@ -32,7 +30,7 @@ def parse_base(text: str, *, root: bool = False) -> BaseURL:
     Without a path it means ``/v1``, as every server of this API has it, unless ``root`` says that the provider's own
     base has none. ``http://unix:/run/x.sock:/v1`` names a socket, as nginx writes it. Trailing slashes do not count.
     """
-    socket = _SOCKET.fullmatch(text)
+    socket = re.fullmatch(_SOCKET, text, re.IGNORECASE) if "unix:" in text.lower() else None
     if socket:
         return BaseURL("http", "localhost", 80, _path(socket["path"], socket["rest"], root), socket["unix"])
     parts = _SHAPE.fullmatch(text)

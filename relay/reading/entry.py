@@ -320,7 +320,7 @@ def _prices(params: Section, info: Section) -> tuple[tuple[str, Decimal], ...]:
     """Prices of both places; ``litellm_params`` wins, as in LiteLLM."""
     found = {}
     for section in (info, params):
-        for name in [name for name in section.entries if litellm.IS_PRICE.fullmatch(name)]:
+        for name in [name for name in section.entries if litellm.is_price(name)]:
             price = section.take(name, PRICE, None)
             if price is not None:
                 found[name] = price
@@ -331,7 +331,7 @@ def _is_known(key: str) -> bool:
     """Whether LiteLLM or we know a key of ``litellm_params``, whatever it does."""
     if key in PARAMS or key in litellm.KNOWN_PARAMS or key in litellm.REQUEST_DEFAULTS or key in litellm.MOCKS:
         return True
-    return bool(litellm.IS_PRICE.fullmatch(key)) or key.startswith("x-")
+    return litellm.is_price(key) or key.startswith("x-")
 
 
 def _misspelt(params: Section) -> set[str]:

@@ -63,9 +63,14 @@ PRICES = (
     "input_cost_per_request",
 )
 _TIER = "(?:_(?:above|batches|flex|priority|balanced|ultrafast|[0-9])[a-z0-9_]*)?"
-IS_PRICE = re.compile(f"(?:{'|'.join(PRICES)}){_TIER}")
 #: Prices that LiteLLM knows and that nothing is computed from here.
 OTHER_PRICE = re.compile(r"(?:\w+_)?cost_per_[\w.]+|\w+_cost\w*|\w+_multiplier\w*")
+
+
+def is_price(key: str) -> bool:
+    """Whether costs are computed from a key; most files have none."""
+    return "cost" in key and re.fullmatch(f"(?:{'|'.join(PRICES)}){_TIER}", key) is not None
+
 
 # The words of the tables below are read as words, not as lists of quoted strings (SIM905).
 

@@ -9,7 +9,7 @@ from ..config import Deployment, ModelGroup
 from .document import Table
 from .entry import PARAMS, Skipped, Surroundings, read_entry
 from .kinds import TEXT, is_label
-from .litellm import IS_PRICE
+from .litellm import is_price
 from .section import Section, name_of, nearest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ModelList:
             if near:
                 misspelt = True
                 entry.problem(place, f"{key}: unknown key; did you mean {near}?")
-            elif key in PARAMS or IS_PRICE.fullmatch(key):
+            elif key in PARAMS or is_price(key):
                 entry.report.warn(place, f"{key}: has no effect here; it belongs under litellm_params")
             elif not key.startswith("x-"):
                 entry.report.warn(place, f"{key}: unknown key, ignored")

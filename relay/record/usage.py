@@ -157,14 +157,14 @@ NAMES = frozenset(
 )
 # Prices of a service tier, and of prompts beyond so many thousand tokens: the base name with these behind it.
 TIERS = frozenset({"flex", "priority"})
-VARIANT = re.compile(r"(?P<name>\w+?)(?:_above_(?P<thousands>\d{1,6})k_tokens)?(?:_(?:flex|priority))?")
+VARIANT = r"(?P<name>\w+?)(?:_above_(?P<thousands>\d{1,6})k_tokens)?(?:_(?:flex|priority))?"
 PLAIN = ("",)
 ZERO = Decimal(0)
 
 
 def is_price(name: str) -> bool:
     """Whether :func:`price` honours this name."""
-    match = VARIANT.fullmatch(name)
+    match = re.fullmatch(VARIANT, name)
     return match is not None and match["name"] in NAMES
 
 
@@ -180,7 +180,7 @@ class PriceList:
 
     def __init__(self, prices: Mapping[str, Decimal]) -> None:
         self._rates = dict(prices)
-        matches = [VARIANT.fullmatch(name) for name in self._rates]
+        matches = [re.fullmatch(VARIANT, name) for name in self._rates]
         self._thresholds = sorted({int(match["thousands"]) for match in matches if match and match["thousands"]})
 
     def price(self, usage: Usage) -> Decimal | None:

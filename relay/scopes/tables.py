@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x50415353  # "PASS", in the file's header: a file without it is somebody else's
 BUSY = {5, 6, 261, 517}  # SQLITE_BUSY, LOCKED, BUSY_RECOVERY, BUSY_SNAPSHOT
-SHAPELESS = re.compile("no such|already exists|malformed")  # SQLITE_ERROR: tables are not as they were made
+SHAPELESS = "no such|already exists|malformed"  # SQLITE_ERROR: tables are not as they were made
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, NOTADB, whatever their extended code
 
 
@@ -84,7 +84,7 @@ def translate(error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0)
     if code in BUSY:
         return Busy("another process has locked it")
-    if code & 0xFF in DAMAGED or (code == 1 and SHAPELESS.search(str(error))):
+    if code & 0xFF in DAMAGED or (code == 1 and re.search(SHAPELESS, str(error))):
         return Damaged(str(error))
     return Unusable(f"{error}; make it and its folder writable and see that the disk has room")
 
