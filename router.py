@@ -78,6 +78,7 @@ class Router:
         self.homes: Homes = Homes(config, before.homes if before else None)
         self.ledger: Ledger = Ledger(config, before.ledger if before else None)
         groups = Groups(config)
+        # Where an exchange may go (SPEC §5) is the resolver's to say, and asked of it directly.
         resolver = Resolver(config, groups, self.homes, Plans(config, groups, self.ledger))
         self.resolve, self.within, self.unite = resolver.resolve, resolver.within, resolver.unite
         self.brake: Brake = before.brake if before else Brake()  # discovery's misses count on it too
