@@ -296,6 +296,17 @@ def test_the_oldest_go_when_there_are_too_many(stores: Stores, bound: int) -> No
 
 
 @pytest.mark.usefixtures("_undisturbed")
+@pytest.mark.parametrize("at_once", [100, 700, 3000])
+def test_the_bound_holds_for_ids_that_come_in_crowds(stores: Stores, at_once: int) -> None:
+    ids = stores.open(max_entries=2000)
+    for step in range(12_000 // at_once):
+        pairs = [("file", f"file-{step}-{number}") for number in range(at_once)]
+        ids.remember(pairs, "one", NOW + step)
+    ids.close()
+    assert stores.query("SELECT count(*) FROM resources")[0][0] <= 2300 + at_once // 2
+
+
+@pytest.mark.usefixtures("_undisturbed")
 def test_a_lower_bound_is_reached_soon(stores: Stores) -> None:
     ids = stores.open()
     store_many(ids, 20_000)
@@ -627,6 +638,7 @@ for name in ("x", "y"):
 assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 ids.remember([("file", "file-after")], "one", time.time())
 print(ids.count())
+ids.close()
 """
     assert finish(run(script, stores.path)) == "402\n"
 
@@ -652,6 +664,7 @@ found = ids.lookup("file", "file-a", time.time())
 if not child:
     os._exit(0 if found == "one" else 1)
 print(os.waitpid(child, 0)[1], found)
+ids.close()
 """
     assert finish(run(script)) == "0 one\n"
 
@@ -659,7 +672,7 @@ print(os.waitpid(child, 0)[1], found)
 def test_sqlite_is_imported_when_it_is_needed() -> None:
     script = """
 print("sqlite3" in sys.modules)
-AffinityStore.open(AffinitySettings(path=None), time.time())
+AffinityStore.open(AffinitySettings(path=None), time.time()).close()
 print("sqlite3" in sys.modules)
 """
     assert finish(run(script)).split() == ["False", "True"]

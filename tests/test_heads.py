@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -166,6 +168,17 @@ async def test_requests_on_one_connection_are_judged_as_each_on_its_own() -> Non
             again = raw.replace(b"ontent-Length: 5", b"ontent-Length: 6")
             kept.next_cycle()
             assert judged(kept, again) == judged(HTTP1Connection(Role.SERVER, Limits()), again), again
+
+
+async def test_a_kept_connection_holds_no_head() -> None:
+    connection = HTTP1Connection(Role.SERVER, Limits())
+    head = connection._read_request(b"GET /%s HTTP/1.1\r\nHost: h\r\n\r\n" % (b"x" * 5000))  # too long to be remembered
+    known = weakref.ref(head)
+    del head
+    connection.next_cycle()
+    gc.collect()
+    assert known() is None
+    assert judged(connection, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 
 
 def judged(connection: HTTP1Connection, raw: bytes) -> object:

@@ -335,6 +335,17 @@ def test_a_name_that_somebody_else_has_taken_is_left_to_them(tmp_path: Path) -> 
     ours.remove_name()
 
 
+def test_a_name_above_a_folder_that_is_a_link_is_the_systems(tmp_path: Path) -> None:
+    """``link/../p.sock`` stands beside what the link leads to, not beside the link."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    ours = open_listening(Listener(unix=f"{tmp_path}/link/../p.sock"), {}, 1)
+    ours.close()
+    assert (tmp_path / "real" / "p.sock").is_socket()
+    ours.remove_name()
+    assert not (tmp_path / "real" / "p.sock").exists()
+
+
 def test_an_inherited_socket_goes_before_the_file() -> None:
     with pytest.raises(CannotListen, match="Cannot listen: LISTEN_PID and LISTEN_FDS must be numbers"):
         open_listening(Listener(), {"LISTEN_PID": "1", "LISTEN_FDS": "many"}, 1)

@@ -428,6 +428,14 @@ def test_a_document_that_is_cut_where_it_looks_whole_shows_all_its_ids(metered: 
     ]
 
 
+def test_a_line_end_behind_a_whole_document_shows_nothing_anew() -> None:
+    watcher = ResponseTap(JSON, b"", CHAT_IDS, metered=True)
+    assert watcher.feed(CHAT.strip()) == [("chat_completion", "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT")]
+    assert watcher.feed(b"\r\n") == []
+    assert watcher.usage is not None
+    assert watcher.usage.input_tokens == 1117
+
+
 def test_patterns_are_made_once_for_a_tree_and_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finders, "MOST_TREES", 2)
     trees = [compile_pointers([(f"/id{number}", "x")]) for number in range(5)]

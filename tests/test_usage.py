@@ -64,6 +64,11 @@ SHAPES = [
     ("a decoded decimal", {"type": "duration", "seconds": Decimal("8.470")}, Usage(seconds=Decimal("8.470"))),
     ("speech", {"input_tokens": 12, "output_tokens": 90, "total_tokens": 102}, Usage(12, output_tokens=90)),
     ("details that are null", {"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(5)),
+    (
+        "both families, one of nulls",
+        {"input_tokens": None, "prompt_tokens": 5, "output_tokens": "7", "completion_tokens": 7},
+        Usage(5, output_tokens=7),
+    ),
     ("only an output", {"completion_tokens": 5}, Usage(output_tokens=5)),
     ("a run still going", None, None),
     ("a tool's schema", {"type": "object", "properties": {}}, None),

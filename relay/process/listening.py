@@ -1,6 +1,6 @@
 """The sockets that clients connect to: bound before anything forks, inherited where somebody bound them for us."""
 
-# ruff: noqa: PTH100, PTH101, PTH108 - pathlib is slow to import
+# ruff: noqa: PTH101, PTH108, PTH109, PTH118 - pathlib is slow to import
 from __future__ import annotations
 
 import contextlib
@@ -60,7 +60,7 @@ def open_listening(listener: Listener, environ: Mapping[str, str], pid: int) -> 
     sockets = bind(listener)
     if listener.unix is None:
         return Listening(sockets)
-    name = os.path.abspath(listener.unix)
+    name = os.path.join(os.getcwd(), listener.unix)  # "..", too, is left to the system
     return Listening(sockets, name=name, mark=mark_of(name))
 
 

@@ -198,6 +198,8 @@ class ResponseTap:
 
     def _document(self, data: bytes) -> Pairs:
         """Look at the next bytes of a document. Most come whole: then usage is looked for once somebody asks for it."""
+        if self._first is not None and not data.strip():
+            return []
         first, self._first = self._first, None
         if not self._fed:
             self._fed = True

@@ -108,7 +108,8 @@ def _count(value: dict[str, Any], name: str) -> int | None:
 
 
 def _first(value: dict[str, Any], name: str, other: str) -> int | None:
-    return _count(value, name if name in value else other)
+    number = _count(value, name)
+    return _count(value, other) if number is None else number
 
 
 def _details(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:

@@ -206,8 +206,8 @@ class Database:
         for one, other in unions:
             numbers = (self._number(one), self._number(other))
             self._connection.execute("INSERT OR IGNORE INTO unions VALUES (?, ?)", numbers)
-        if self._unswept >= self._sweep_at:
-            self._unswept = 0
+        due, self._unswept = divmod(self._unswept, self._sweep_at)
+        for _ in range(due):  # of many rows that come at once each makes room as one that comes alone
             self._sweep(hour)
 
     def _number(self, scope: str) -> int:

@@ -97,7 +97,7 @@ class Head:
 class RequestHead(Head):
     """A request's head, as a client sent it."""
 
-    __slots__ = ("_around", "is_chunked", "method", "method_name", "path", "target")
+    __slots__ = ("__weakref__", "_around", "is_chunked", "method", "method_name", "path", "target")
 
     def __init__(
         self, method: bytes, target: bytes, version: bytes, fields: Fields, around: tuple[bytes, bytes] | None = None

@@ -10,6 +10,7 @@ content is counted on the way in and on the way out, and a message is never made
 from __future__ import annotations
 
 import enum
+import weakref
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import HeadTooLarge
@@ -63,6 +64,10 @@ class Role(enum.Enum):
 SERVER = Role.SERVER
 
 
+def nothing() -> None:
+    """What is known of a head before there was one."""
+
+
 class MessageError(Exception):
     """We tried to write content that does not fit the head we wrote."""
 
@@ -93,7 +98,8 @@ class HTTP1Connection(Connection):
         self.role = role
         self.limits = limits
         self._counted = LengthReader(0)  # of every message whose length is stated
-        self._head: RequestHead | None = None  # the last that came from a client, who says the same again and again
+        # The last that came from a client, who says the same again and again; as long as it is known elsewhere.
+        self._head: Callable[[], RequestHead | None] = nothing
         self._like: Layout | None = None  # the layout of the last head that came from an upstream
         self.wants_continue = False  # the client waits for 100 before it sends content
         self._begin_cycle()
@@ -202,11 +208,11 @@ class HTTP1Connection(Connection):
         return NEED_DATA
 
     def _read_request(self, raw: bytes) -> RequestHead:
-        head = self._head
+        head = self._head()
         length = None if head is None else head.length_in(raw)
         if head is None or length is None:
             head, length = recall_request_head(raw, self.limits.head_fields, self.limits.target_bytes)
-            self._head = head
+            self._head = weakref.ref(head)
         key = (request_framing, length and 1)  # the verdict is the same for every length but 0
         framing = head.memo.get(key)
         if framing is None:

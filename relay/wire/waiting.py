@@ -35,7 +35,7 @@ class Waiter:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._callback = self._context = None
-        self._done = False
+        self._done = self._asyncio_future_blocking = False
         self.get_loop = turn.get_loop  # the loop in which it may be awaited
         self.result: Callable[[], None] = NOTHING  # raises CancelledError where it was cancelled
 
