@@ -51,7 +51,7 @@ SURVEY = """
 """
 DROP_EXPIRED = "DELETE FROM resources WHERE key BETWEEN ? AND ? AND ? - seen > life"
 # Rows written while the clock was wrong would outlive all others.
-PULL_BACK = "UPDATE resources SET seen = ?3 WHERE key BETWEEN ?1 AND ?2 AND seen > ?3 + 1"
+PULL_BACK = "UPDATE resources SET seen = ? WHERE key BETWEEN ? AND ? AND seen > ? + 1"
 DROP_OLDEST = """
     DELETE FROM resources WHERE key IN (SELECT key FROM resources WHERE key BETWEEN ? AND ? ORDER BY seen LIMIT ?)
 """
@@ -228,7 +228,7 @@ class Database:
         if length and expiry < hour:
             self._connection.execute(DROP_EXPIRED, (start, end, hour))
         if length and latest > hour + 1:
-            self._connection.execute(PULL_BACK, (start, end, hour))
+            self._connection.execute(PULL_BACK, (hour, start, end, hour))
         excess = self._excess()
         if excess > 0:
             # The same share of every stretch, and what arrived meanwhile: so the table shrinks to its bound and stays.
