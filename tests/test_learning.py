@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from relay.scopes.affinity import AffinityStore
 from relay.scopes.learning import SessionLearner
 from relay.subjects.endpoints import match_endpoint
 from relay.subjects.subject import Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SUBJECT = Subject(match_endpoint("GET", "/responses"))
 SHOWN = {
@@ -28,8 +31,10 @@ SHOWN = {
 
 
 @pytest.fixture
-def store() -> AffinityStore:
-    return AffinityStore.open(AffinitySettings(path=None), 0.0)
+def store() -> Iterator[AffinityStore]:
+    made = AffinityStore.open(AffinitySettings(path=None), 0.0)
+    yield made
+    made.close()
 
 
 def known(store: AffinityStore) -> set[str]:
