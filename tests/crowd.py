@@ -27,12 +27,21 @@ class Crowd:
         self._request = request
         self._leaving = False
         self._news = asyncio.Event()
+        self._here = 0
         self.done = 0
         self.redialled = 0
         self.failures: list[bytes] = []
 
     async def run(self, *, keeps: bool) -> None:
         """One client's life."""
+        self._here += 1
+        try:
+            await self._ask_on(keeps=keeps)
+        finally:
+            self._here -= 1
+            self._news.set()
+
+    async def _ask_on(self, *, keeps: bool) -> None:
         streams: Streams | None = None
         while not self._leaving:
             reused = streams is not None
@@ -78,6 +87,13 @@ class Crowd:
     def leave(self) -> None:
         """Ask no more."""
         self._leaving = True
+
+    async def gone(self) -> None:
+        """Let all leave, and wait until each has its last answer."""
+        self.leave()
+        while self._here:  # each is bound by its own patience
+            self._news.clear()
+            await self._news.wait()
 
 
 @asynccontextmanager

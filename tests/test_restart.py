@@ -87,10 +87,11 @@ async def test_one_process_after_the_other_serves_and_not_one_exchange_fails(
         proxy = await start_inheriting(held.fileno(), *options, folder=tmp_path)
         try:
             await people.served(40)
-        finally:
-            people.leave()
+            await people.gone()  # who has come last would wait for a successor
             proxy.signal(signal.SIGTERM)
             await proxy.ends()
+        finally:
+            await proxy.kill()
     assert {record["status"] for record in proxy.records} == {200}
     assert len(proxy.records) == people.done
 
