@@ -20,7 +20,7 @@ def test_what_was_held_comes_back_any_number_of_times(size: int, memory: int) ->
             assert spool.joined() == content[: at + size]
     assert b"".join(spool.pieces()) == content == spool.joined()
     assert spool.size == len(content)
-    assert spool.in_memory == (len(content) <= memory)
+    assert spool.in_memory() == (len(content) <= memory)
     spool.close()
     assert list(spool.pieces()) == []
 

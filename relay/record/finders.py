@@ -64,9 +64,7 @@ class UsageFinder:
             data = self._tail + data
         if self._count_images:
             self.images += sum(match.end() > known for match in PICTURE.finditer(data))
-        if (
-            data.find(TIER_NAME) >= 0
-        ):  # which does not begin with an exception, as ``in`` does (bytes are integers, too)
+        if data.find(TIER_NAME) >= 0:  # ``in`` begins with an exception: bytes may hold a number, too
             for match in TIER.finditer(data):
                 self.tier = match[1].decode("ascii", "replace")
         at = data.find(USAGE_NAME)

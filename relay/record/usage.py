@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNMETERED = "unmetered"  # the record's word for an answer that should have said what it used, and did not
-INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details", "input_token_details")
-OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details", "output_token_details")
-DETAILS = frozenset({*INPUT_DETAILS, *OUTPUT_DETAILS})
 LARGEST = 1 << 53  # what JSON's numbers carry exactly; a count beyond it is no count
 
 Number = int | Decimal
@@ -64,15 +61,13 @@ def read_usage(value: Any) -> Usage | None:
     if entered is None and left is None:
         return None
     usage = Usage(entered or 0, output_tokens=left or 0)
-    if DETAILS.isdisjoint(value):
-        return usage
-    before = _details(value, INPUT_DETAILS)
+    before = _details(value, ("input_tokens_details", "prompt_tokens_details", "input_token_details"))
     if before is not None:
         usage.cached_tokens = _count(before, "cached_tokens") or 0
         usage.cache_write_tokens = _count(before, "cache_write_tokens") or 0
         usage.input_audio_tokens = _count(before, "audio_tokens") or 0
         usage.input_image_tokens = _count(before, "image_tokens") or 0
-    after = _details(value, OUTPUT_DETAILS)
+    after = _details(value, ("output_tokens_details", "completion_tokens_details", "output_token_details"))
     if after is not None:
         usage.reasoning_tokens = _count(after, "reasoning_tokens") or 0
         usage.output_audio_tokens = _count(after, "audio_tokens") or 0

@@ -185,7 +185,7 @@ class RequestBody:
 
     def at_once(self) -> bytes | None:
         """The whole content, where it is there and in memory; None where it has to be streamed."""
-        if not self.ended or not self._held.in_memory:
+        if not self.ended or not self._held.in_memory():
             return None
         data = self._held.joined()
         if not self._splices:

@@ -46,7 +46,7 @@ LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's coun
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
-LENGTH = frozenset({b"content-length"})  # framed anew on every connection
+CONTENT_LENGTH = frozenset({b"content-length"})  # framed anew on every connection
 PLAIN_CONNECTIONS = frozenset({b"", b"keep-alive", b"close"})  # values of Connection that name no other field
 # Naming one of these in Connection must not strip it (hop-by-hop abuse).
 END_TO_END = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"authorization"})
@@ -287,7 +287,7 @@ def _is_ours(name: bytes) -> bool:
 def is_hop_by_hop(name: bytes) -> bool:
     """Whether a response's field belongs to the upstream's connection, framing included."""
     plain = name.lower()
-    return plain in HOP_BY_HOP or plain in LENGTH
+    return plain in HOP_BY_HOP or plain in CONTENT_LENGTH
 
 
 def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -325,7 +325,7 @@ def make_outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readab
 def inbound_lines(head: ResponseHead) -> bytes:
     """The response's field lines that the client gets as they are."""
     if head.get(b"connection") not in PLAIN_CONNECTIONS:
-        dropped = HOP_BY_HOP | LENGTH | (connection_options(head) - END_TO_END)
+        dropped = HOP_BY_HOP | CONTENT_LENGTH | (connection_options(head) - END_TO_END)
         return field_lines([line for line in head.fields if line[0].lower() not in dropped])
     layout, fields = head.layout, head.fields
     known = layout.memo.get(inbound_lines)

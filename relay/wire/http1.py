@@ -36,6 +36,7 @@ from .framing import (
     response_framing,
 )
 from .heads import RequestHead, ResponseHead
+from .waiting import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,10 +63,6 @@ class Role(enum.Enum):
 
 
 SERVER = Role.SERVER
-
-
-def nothing() -> None:
-    """What is known of a head before there was one."""
 
 
 class MessageError(Exception):
@@ -99,7 +96,7 @@ class HTTP1Connection(Connection):
         self.limits = limits
         self._counted = LengthReader(0)  # of every message whose length is stated
         # The last that came from a client, who says the same again and again; as long as it is known elsewhere.
-        self._head: Callable[[], RequestHead | None] = nothing
+        self._head: Callable[[], RequestHead | None] = NOTHING
         self._like: Layout | None = None  # the layout of the last head that came from an upstream
         self.wants_continue = False  # the client waits for 100 before it sends content
         self._begin_cycle()

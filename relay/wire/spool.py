@@ -16,13 +16,12 @@ class Spool:
     ``memory`` is the most bytes kept in memory. Raises OSError from ``append`` when the disk is full.
     """
 
-    __slots__ = ("_file", "_memory", "_pieces", "in_memory", "size")
+    __slots__ = ("_file", "_memory", "_pieces", "size")
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._pieces: list[bytes] = []
         self._file: IO[bytes] | None = None
-        self.in_memory = True  # nothing was written to disk
         self.size = 0
 
     def append(self, data: bytes) -> None:
@@ -40,7 +39,6 @@ class Spool:
         import tempfile  # few bodies are this long
 
         # Without a buffer of its own, which would take bytes that a full disk refuses later, in a read or a close.
-        self.in_memory = False
         self._file = tempfile.TemporaryFile(prefix="passthrough-", buffering=0)  # noqa: SIM115 - as long as the body
         for piece in self._pieces:
             self._write(piece)
@@ -52,6 +50,10 @@ class Spool:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
+
+    def in_memory(self) -> bool:
+        """Whether nothing was written to disk."""
+        return self._file is None
 
     def pieces(self) -> Iterator[bytes]:
         """Everything held, from the start."""
