@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING
+
+from relay.wire.poller import new_loop
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run in the loop that a worker runs in."""
+    return {"worker": new_loop}
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""Dials over real sockets, on both loops: what is reached, what is said of failures, that nothing is left behind."""
+"""Dials over real sockets, on every loop: what is reached, what is said of failures, that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from relay.reach import tls
 from relay.reach.dial import authority, dial, named_peer
 from relay.reach.names import Resolver
 from relay.reach.outbound import ProxyAddress
-from tests.both_loops import on_both_loops
 from tests.dialled import NAME, Certificates, Listener, Tunnels, base, echo, hang_up, naming, say_nothing, serving
+from tests.every_loop import on_every_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def proxy_at(address: tuple[Any, ...], scheme: str = "http", host: str | None = 
 
 
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", None), ("::1", None), ("127.0.0.1", "localhost")])
-@on_both_loops
+@on_every_loop
 async def test_an_address_is_dialled(host: str, name: str | None) -> None:
     async with serving(echo, host=host) as address:
         listener = await reach(base(address, host=name))
@@ -110,7 +110,7 @@ async def test_an_address_is_dialled(host: str, name: str | None) -> None:
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_unix_socket_is_dialled(tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
     async with serving(echo, path=path):
@@ -121,7 +121,7 @@ async def test_a_unix_socket_is_dialled(tmp_path: Path) -> None:
     assert failure.detail == f"unix:{path}.absent: No such file or directory"
 
 
-@on_both_loops
+@on_every_loop
 async def test_tls_is_spoken_over_a_unix_socket(tmp_path: Path, certificates: Certificates) -> None:
     path = str(tmp_path / "x.sock")
     async with serving(echo, certificates.server(), path=path):
@@ -130,7 +130,7 @@ async def test_tls_is_spoken_over_a_unix_socket(tmp_path: Path, certificates: Ce
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_name_is_looked_up() -> None:
     async with serving(echo) as address:
         listener = await reach(base(address, host="api.test"), resolver=naming(address))
@@ -138,7 +138,7 @@ async def test_a_name_is_looked_up() -> None:
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_the_next_address_is_taken_after_a_refusal() -> None:
     with closed_port() as closed:
         async with serving(echo) as address:
@@ -147,7 +147,7 @@ async def test_the_next_address_is_taken_after_a_refusal() -> None:
             await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_refused_port_is_a_failure() -> None:
     with closed_port() as closed:
         failure = await refused(base(closed))
@@ -156,7 +156,7 @@ async def test_a_refused_port_is_a_failure() -> None:
     assert failure.detail == f"127.0.0.1:{closed[1]}: Connection refused"
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_silent_address_is_too_slow() -> None:
     with silent_port() as silent:
         failure = await refused(base(silent), timeout=0.1)
@@ -165,7 +165,7 @@ async def test_a_silent_address_is_too_slow() -> None:
     assert failure.detail == f"127.0.0.1:{silent[1]}: no connection in time"
 
 
-@on_both_loops
+@on_every_loop
 async def test_every_failed_address_is_told_and_slowness_decides() -> None:
     with closed_port() as closed, silent_port() as silent:
         failure = await refused(BaseURL("http", "a.test", 80, ""), resolver=naming(closed, silent, closed), timeout=0.1)
@@ -175,7 +175,7 @@ async def test_every_failed_address_is_told_and_slowness_decides() -> None:
     )
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_name_without_an_address_is_a_failure() -> None:
     def fail(_host: str, _port: int) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -186,7 +186,7 @@ async def test_a_name_without_an_address_is_a_failure() -> None:
     assert failure.detail == "name gone.test: answer to the look-up: Name or service not known"
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_name_server_that_says_nothing_is_too_slow() -> None:
     gate = threading.Event()
 
@@ -202,7 +202,7 @@ async def test_a_name_server_that_says_nothing_is_too_slow() -> None:
 
 
 @pytest.mark.parametrize("way", ["direct", "tls", "tunnel"])
-@on_both_loops
+@on_every_loop
 async def test_an_upstream_that_closes_at_once_is_a_failure_or_a_connection_that_ends(
     certificates: Certificates, way: str
 ) -> None:
@@ -221,7 +221,7 @@ async def test_an_upstream_that_closes_at_once_is_a_failure_or_a_connection_that
                 await listener.ended
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_factory_that_fails_leaves_nothing() -> None:
     def fail() -> Listener:
         raise LookupError("no protocol today")
@@ -235,7 +235,7 @@ async def test_a_factory_that_fails_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("host", [NAME, NAME + "."])
-@on_both_loops
+@on_every_loop
 async def test_tls_is_spoken(certificates: Certificates, host: str) -> None:
     async with serving(echo, certificates.server()) as address:
         listener = await reach(base(address, "https", host), context=certificates.client(), resolver=naming(address))
@@ -246,7 +246,7 @@ async def test_tls_is_spoken(certificates: Certificates, host: str) -> None:
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_an_address_may_be_what_the_certificate_names(certificates: Certificates) -> None:
     async with serving(echo, certificates.server("127.0.0.1")) as address:
         listener = await reach(base(address, "https"), context=certificates.client())
@@ -262,7 +262,7 @@ async def test_an_address_may_be_what_the_certificate_names(certificates: Certif
         ("name", f"certificate verify failed: Hostname mismatch, certificate is not valid for '{NAME}'"),
     ],
 )
-@on_both_loops
+@on_every_loop
 async def test_a_wrong_certificate_is_told_from_others(
     certificates: Certificates, strangers: Certificates, fault: str, complaint: str
 ) -> None:
@@ -277,7 +277,7 @@ async def test_a_wrong_certificate_is_told_from_others(
     assert failure.detail == f"127.0.0.1:{address[1]}: TLS handshake: {complaint}"
 
 
-@on_both_loops
+@on_every_loop
 async def test_without_verification_a_stranger_will_do(strangers: Certificates) -> None:
     async with serving(echo, strangers.server()) as address:
         listener = await reach(base(address, "https"), context=tls.client_context(UpstreamTLS(verify=False)))
@@ -285,7 +285,7 @@ async def test_without_verification_a_stranger_will_do(strangers: Certificates) 
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_our_certificate_is_shown_to_who_asks(certificates: Certificates) -> None:
     async with serving(echo, certificates.server(client_ca=certificates.ca)) as address:
         context = certificates.client(certificate=certificates.file("client.example.test"))
@@ -294,7 +294,7 @@ async def test_our_certificate_is_shown_to_who_asks(certificates: Certificates) 
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_plain_port_is_told_from_tls(certificates: Certificates) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -306,7 +306,7 @@ async def test_a_plain_port_is_told_from_tls(certificates: Certificates) -> None
     assert failure.detail == f"127.0.0.1:{address[1]}: TLS handshake: wrong version number"
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_handshake_that_is_cut_is_a_failure(certificates: Certificates) -> None:
     async with serving(hang_up) as address:
         failure = await refused(base(address, "https"), context=certificates.client())
@@ -315,7 +315,7 @@ async def test_a_handshake_that_is_cut_is_a_failure(certificates: Certificates) 
     assert failure.detail.startswith(f"127.0.0.1:{address[1]}: TLS handshake: ")
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_handshake_without_an_answer_is_too_slow(certificates: Certificates) -> None:
     async with serving(say_nothing) as address:
         failure = await refused(base(address, "https"), context=certificates.client(), timeout=0.1)
@@ -324,7 +324,7 @@ async def test_a_handshake_without_an_answer_is_too_slow(certificates: Certifica
 
 
 @pytest.mark.parametrize("fault", ["silent", "cut", "stranger"])
-@on_both_loops
+@on_every_loop
 async def test_the_next_address_is_taken_after_a_bad_handshake(
     certificates: Certificates, strangers: Certificates, fault: str
 ) -> None:
@@ -343,7 +343,7 @@ async def test_the_next_address_is_taken_after_a_bad_handshake(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@on_both_loops
+@on_every_loop
 async def test_an_end_without_close_notify_is_an_end(certificates: Certificates, version: ssl.TLSVersion) -> None:
     context = certificates.server()
     context.maximum_version = version
@@ -367,7 +367,7 @@ async def test_an_end_without_close_notify_is_an_end(certificates: Certificates,
 # Outbound proxies
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_plain_upstream_is_reached_through_a_tunnel_too() -> None:
     tunnels = Tunnels()
     async with serving(echo) as address, serving(tunnels) as way:
@@ -378,7 +378,7 @@ async def test_a_plain_upstream_is_reached_through_a_tunnel_too() -> None:
     assert tunnels.asked == ["api.test:80"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_tls_is_spoken_through_a_tunnel(certificates: Certificates) -> None:
     tunnels = Tunnels(credentials="user:hunter2")
     async with serving(echo, certificates.server()) as address, serving(tunnels) as way:
@@ -393,7 +393,7 @@ async def test_tls_is_spoken_through_a_tunnel(certificates: Certificates) -> Non
         await listener.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_tls_is_spoken_within_the_tls_of_a_proxy(
     certificates: Certificates, strangers: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,7 +414,7 @@ async def test_tls_is_spoken_within_the_tls_of_a_proxy(
         )
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_proxy_whose_certificate_is_wrong_is_told_from_the_upstream(
     certificates: Certificates, strangers: Certificates
 ) -> None:
@@ -436,7 +436,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("user", "complaint"), REFUSALS)
-@on_both_loops
+@on_every_loop
 async def test_a_proxy_that_refuses_says_why_and_is_asked_once(user: str, complaint: str) -> None:
     tunnels = Tunnels(credentials="user:right")
     async with serving(tunnels) as way, serving(tunnels, host="::1") as other:
@@ -448,7 +448,7 @@ async def test_a_proxy_that_refuses_says_why_and_is_asked_once(user: str, compla
     assert tunnels.asked == [f"{NAME}:443"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_proxy_that_hangs_up_is_a_failure() -> None:
     async with serving(hang_up) as way:
         failure = await refused(BaseURL("https", NAME, 443, ""), proxy=proxy_at(way))
@@ -456,7 +456,7 @@ async def test_a_proxy_that_hangs_up_is_a_failure() -> None:
     assert failure.detail.startswith(f"outbound proxy 127.0.0.1:{way[1]}: tunnel: ")
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_proxy_that_says_nothing_is_too_slow() -> None:
     async with serving(say_nothing) as way:
         failure = await refused(BaseURL("https", NAME, 443, ""), proxy=proxy_at(way), timeout=0.1)
@@ -464,14 +464,14 @@ async def test_a_proxy_that_says_nothing_is_too_slow() -> None:
     assert failure.detail == f"outbound proxy 127.0.0.1:{way[1]}: no tunnel in time"
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_proxy_that_is_not_there_is_a_failure() -> None:
     with closed_port() as closed:
         failure = await refused(BaseURL("https", NAME, 443, ""), proxy=proxy_at(closed))
     assert failure.detail == f"outbound proxy 127.0.0.1:{closed[1]}: Connection refused"
 
 
-@on_both_loops
+@on_every_loop
 async def test_bytes_behind_the_proxy_s_answer_are_refused(certificates: Certificates) -> None:
     tunnels = Tunnels(answer=b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
     async with serving(echo) as address, serving(tunnels) as way:
@@ -480,7 +480,7 @@ async def test_bytes_behind_the_proxy_s_answer_are_refused(certificates: Certifi
     assert failure.detail.endswith("tunnel: bytes that nobody asked for came through the tunnel")
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_host_that_is_none_is_a_failure(certificates: Certificates) -> None:
     async with serving(Tunnels()) as way:
         failure = await refused(BaseURL("https", "a..test", 443, ""), proxy=proxy_at(way))
@@ -511,7 +511,7 @@ def test_whose_address_an_idle_connection_has() -> None:
 
 
 @pytest.mark.parametrize("way", ["direct", "tunnel", "tls in tls"])
-@on_both_loops
+@on_every_loop
 async def test_a_dial_may_be_cancelled_at_any_point(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -545,7 +545,7 @@ async def test_a_dial_may_be_cancelled_at_any_point(
 
 @pytest.mark.parametrize("how", ["cancelled", "too slow"])
 @pytest.mark.parametrize("step", ["tunnel", "handshake"])
-@on_both_loops
+@on_every_loop
 async def test_the_other_side_learns_at_once_of_a_dial_that_was_given_up(
     certificates: Certificates, step: str, how: str
 ) -> None:
@@ -601,7 +601,7 @@ def tinyproxy(folder: Path, *lines: str) -> Iterator[tuple[str, int]]:
         ("user:right", None),
     ],
 )
-@on_both_loops
+@on_every_loop
 async def test_tinyproxy_lets_through_whom_it_knows(
     certificates: Certificates, tmp_path: Path, user: str, complaint: str | None
 ) -> None:
@@ -618,7 +618,7 @@ async def test_tinyproxy_lets_through_whom_it_knows(
 
 
 @pytest.mark.skipif(not TINYPROXY.exists(), reason="needs tinyproxy")
-@on_both_loops
+@on_every_loop
 async def test_tinyproxy_tunnels_for_anybody_and_says_what_it_cannot_reach(tmp_path: Path) -> None:
     with tinyproxy(tmp_path) as way, closed_port() as closed:
         async with serving(echo) as address:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from relay.reach.names import MAX_ADDRESSES, Address, Resolver, in_order, look_up
-from tests.both_loops import on_both_loops, supervise
+from tests.every_loop import on_every_loop, supervise
 
 if TYPE_CHECKING:
     from relay.reach.names import Found
@@ -101,7 +101,7 @@ def test_an_address_reads(address: Address, text: str) -> None:
     assert str(address) == text
 
 
-@on_both_loops
+@on_every_loop
 async def test_the_system_is_asked() -> None:
     assert look_up("localhost", 443)
     with pytest.raises(OSError, match=r"."):
@@ -117,7 +117,7 @@ async def test_the_system_is_asked() -> None:
         ("LocalHost.", [(V6, ("::1", 443, 0, 0)), (V4, ("127.0.0.1", 443))]),
     ],
 )
-@on_both_loops
+@on_every_loop
 async def test_addresses_and_localhost_need_no_asking(host: str, addresses: list[Any]) -> None:
     names = Names()
 
@@ -126,7 +126,7 @@ async def test_addresses_and_localhost_need_no_asking(host: str, addresses: list
     assert names.asked == 0
 
 
-@on_both_loops
+@on_every_loop
 async def test_an_answer_serves_thirty_seconds() -> None:
     names = Names("10.0.0.1")
     assert await names.resolve() == ["10.0.0.1"]
@@ -139,7 +139,7 @@ async def test_an_answer_serves_thirty_seconds() -> None:
     assert names.asked == 2
 
 
-@on_both_loops
+@on_every_loop
 async def test_one_look_up_serves_all_who_wait() -> None:
     names = Names("10.0.0.1")
     names.gate.clear()
@@ -155,7 +155,7 @@ async def test_one_look_up_serves_all_who_wait() -> None:
     assert names.asked == 1
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_failure_reaches_all_and_is_not_remembered() -> None:
     names = Names("10.0.0.1")
     names.broken = socket.gaierror(socket.EAI_AGAIN, "temporary failure")
@@ -166,7 +166,7 @@ async def test_a_failure_reaches_all_and_is_not_remembered() -> None:
     assert await names.resolve() == ["10.0.0.1"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_failure_that_nobody_awaits_is_quiet() -> None:
     names = Names()
     names.broken = socket.gaierror(socket.EAI_AGAIN, "temporary failure")
@@ -180,7 +180,7 @@ async def test_a_failure_that_nobody_awaits_is_quiet() -> None:
 
 
 @pytest.mark.parametrize("fault", [UnicodeError("label too long"), MemoryError()])
-@on_both_loops
+@on_every_loop
 async def test_any_fault_of_the_look_up_is_told(fault: Exception) -> None:
     names = Names()
     names.broken = fault
@@ -189,7 +189,7 @@ async def test_any_fault_of_the_look_up_is_told(fault: Exception) -> None:
         await names.resolve()
 
 
-@on_both_loops
+@on_every_loop
 async def test_without_a_thread_there_is_no_answer() -> None:
     names = Names("10.0.0.1")
 
@@ -208,7 +208,7 @@ async def test_without_a_thread_there_is_no_answer() -> None:
         assert names.still_named("10.0.0.1")
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_moved_name_is_noticed_at_a_use_after_the_renewal() -> None:
     names = Names("10.0.0.1", "::2")
     assert names.still_named("10.9.9.9")  # nothing known, nothing held against it
@@ -230,7 +230,7 @@ async def test_a_moved_name_is_noticed_at_a_use_after_the_renewal() -> None:
     assert names.asked == 2
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_renewal_that_fails_drops_nothing_and_is_repeated_after_a_pause() -> None:
     names = Names("10.0.0.1")
     await names.resolve()
@@ -249,7 +249,7 @@ async def test_a_renewal_that_fails_drops_nothing_and_is_repeated_after_a_pause(
     assert names.asked == 3
 
 
-@on_both_loops
+@on_every_loop
 async def test_what_is_forgotten_is_asked_again() -> None:
     names = Names("10.0.0.1")
     names.gate.clear()

@@ -13,7 +13,7 @@ import pytest
 from relay.reach import race
 from relay.reach.names import Address
 from relay.reach.race import first_connected
-from tests.both_loops import on_both_loops
+from tests.every_loop import on_every_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +67,13 @@ async def connect(*addresses: Address, timeout: float = 5.0) -> Address | list[s
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-@on_both_loops
+@on_every_loop
 async def test_one_address_is_connected(family: socket.AddressFamily) -> None:
     with listening(family) as address:
         assert await connect(address) == address
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_connection_does_not_wait_for_company() -> None:
     with listening() as address:
         connected = await first_connected([address], 5)
@@ -83,14 +83,14 @@ async def test_a_connection_does_not_wait_for_company() -> None:
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
-@on_both_loops
+@on_every_loop
 async def test_the_earlier_address_is_preferred() -> None:
     with listening(socket.AF_INET6) as six, listening() as four:
         assert await connect(six, four) == six
         assert await connect(four, six) == four
 
 
-@on_both_loops
+@on_every_loop
 async def test_after_a_refusal_the_next_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "ATTEMPT_DELAY", 10.0)
     started = asyncio.get_running_loop().time()
@@ -99,7 +99,7 @@ async def test_after_a_refusal_the_next_is_tried_at_once(monkeypatch: pytest.Mon
     assert asyncio.get_running_loop().time() - started < race.ATTEMPT_DELAY
 
 
-@on_both_loops
+@on_every_loop
 async def test_the_next_is_tried_beside_a_silent_one() -> None:
     started = asyncio.get_running_loop().time()
     with silent() as nobody, listening() as address:
@@ -107,20 +107,20 @@ async def test_the_next_is_tried_beside_a_silent_one() -> None:
     assert race.ATTEMPT_DELAY * 0.9 < asyncio.get_running_loop().time() - started < 4
 
 
-@on_both_loops
+@on_every_loop
 async def test_all_that_failed_is_told() -> None:
     with refusing() as closed, silent() as nobody:
         assert await connect(closed, nobody, timeout=0.1) == ["ConnectionRefusedError", "TimeoutError"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_later_failure_leaves_the_earlier_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "ATTEMPT_DELAY", 0.01)
     with refusing() as closed, silent() as nobody:
         assert await connect(nobody, closed, timeout=0.5) == ["ConnectionRefusedError", "TimeoutError"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_each_address_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "ATTEMPT_DELAY", 10.0)  # so the second begins when the first has had its time
     with silent() as nobody, silent() as another:
@@ -131,7 +131,7 @@ async def test_each_address_has_its_own_time(monkeypatch: pytest.MonkeyPatch) ->
             assert await connect(nobody, address, timeout=0.1) == address
 
 
-@on_both_loops
+@on_every_loop
 async def test_the_deadline_counts_from_the_attempt() -> None:
     with listening() as address:
         before = asyncio.get_running_loop().time()
@@ -141,7 +141,7 @@ async def test_the_deadline_counts_from_the_attempt() -> None:
     assert 3.0 <= connected.deadline - before < 4.0
 
 
-@on_both_loops
+@on_every_loop
 async def test_failures_before_the_success_are_told_too() -> None:
     with refusing() as closed, listening() as address:
         connected = await first_connected([closed, address], 5)
@@ -151,7 +151,7 @@ async def test_failures_before_the_success_are_told_too() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2])
-@on_both_loops
+@on_every_loop
 async def test_who_is_cancelled_leaves_nothing(turns: int) -> None:
     with silent() as nobody, silent() as another:
         connecting = asyncio.create_task(connect(nobody, another))
@@ -162,7 +162,7 @@ async def test_who_is_cancelled_leaves_nothing(turns: int) -> None:
             await connecting
 
 
-@on_both_loops
+@on_every_loop
 async def test_who_is_cancelled_beside_the_success_leaves_nothing() -> None:
     with listening() as address:
         run = race.Race([address], 5)
@@ -176,7 +176,7 @@ async def test_who_is_cancelled_beside_the_success_leaves_nothing() -> None:
         run.close()
 
 
-@on_both_loops
+@on_every_loop
 async def test_of_two_successes_in_one_turn_the_second_is_closed() -> None:
     with listening() as one, listening() as other:
         run = race.Race([one, other], 5)
@@ -191,7 +191,7 @@ async def test_of_two_successes_in_one_turn_the_second_is_closed() -> None:
     assert second._sock is None
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_family_that_is_not_to_be_had_is_a_failure() -> None:
     with listening() as address:
         odd = Address(socket.AF_INET, ("127.0.0.1", 9))
@@ -203,7 +203,7 @@ async def test_a_family_that_is_not_to_be_had_is_a_failure() -> None:
     assert len(connected.failures) == 1
 
 
-@on_both_loops
+@on_every_loop
 async def test_meeting_oneself_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     with refusing() as held:
         pass  # free now, and we dial from it as if the system had picked it
@@ -219,7 +219,7 @@ async def test_meeting_oneself_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> 
     assert await connect(held) == ["ConnectionRefusedError"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_unix_socket_is_connected(tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -231,7 +231,7 @@ async def test_a_unix_socket_is_connected(tmp_path: Path) -> None:
     assert await connect(Address(socket.AF_UNIX, path * 20)) == ["OSError"]
 
 
-@on_both_loops
+@on_every_loop
 async def test_a_unix_socket_with_a_full_queue_is_asked_again(tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:

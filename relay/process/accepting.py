@@ -12,6 +12,9 @@ import errno
 import logging
 from typing import TYPE_CHECKING
 
+from ..wire.poller import PollerLoop
+from ..wire.transport import attach
+
 if TYPE_CHECKING:
     import socket
     import ssl
@@ -40,7 +43,8 @@ def share(waited: float) -> int:
 class Acceptor:
     """Takes the connections of one socket, each into a protocol that ``factory`` makes, over TLS if there is ``tls``.
 
-    ``patience``: seconds that a TLS handshake may take. ``welcoming``: those not yet handed to their protocols.
+    ``patience``: seconds that a TLS handshake may take. ``welcoming``: those not yet handed to their protocols, which a
+    loop takes some turns for; where it is a ``PollerLoop``, and there is no handshake, that is done at once.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Acceptor:
     def _take(self, most: int) -> None:
         for _ in range(most):
             try:
-                client, _ = self._sock.accept()
+                client, peername = self._sock.accept()
+                client.setblocking(False)
+                self._begin(client, peername)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:  # it left while it waited
@@ -87,10 +93,15 @@ class Acceptor:
             except OSError as error:
                 self._wait(error)
                 return
-            client.setblocking(False)
-            task = self._loop.create_task(self._welcome(client), name="accept")
-            self.welcoming.add(task)
-            task.add_done_callback(self.welcoming.discard)
+
+    def _begin(self, client: socket.socket, peername: object) -> None:
+        """Hand a connection to its protocol, at once where that can be. Raises OSError, and closes it then."""
+        if self._tls is None and isinstance(self._loop, PollerLoop):
+            attach(self._loop, client, peername, self._factory)
+            return
+        task = self._loop.create_task(self._welcome(client), name="accept")
+        self.welcoming.add(task)
+        task.add_done_callback(self.welcoming.discard)
 
     def _wait(self, error: OSError) -> None:
         """Leave connections in the kernel's queue for a moment (SPEC §12 "Load"), instead of asking on and on."""

@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..reading.describe import describe
 from ..record.logs import Logs
 from ..record.vitals import usable_cores
+from ..wire.poller import new_loop
 from .alone import Alone
 from .command import DEMO_CONFIG, DEMO_HINT, DEMO_PROJECTS, announcement, base_url
 from .listening import CannotListen, open_listening, raise_descriptor_limit
@@ -52,7 +53,8 @@ def start(arguments: argparse.Namespace, hire: Hire, decide: Callable[[Config], 
     """
     try:
         if arguments.demo:
-            return asyncio.run(demonstrate(arguments, hire))
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                return runner.run(demonstrate(arguments, hire))
         source = Source(arguments, os.environ)
         config = source.load()
         if arguments.check:
@@ -183,10 +185,10 @@ def run_loop(config: Config, arguments: argparse.Namespace, live: Callable[[Logs
             logs.stop()
 
 
-def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
     """The kind of loop that the configuration asks for. Raises ConfigError where it is not installed."""
     if not config.listener.uvloop:
-        return None
+        return new_loop
     try:
         import uvloop  # an extra
     except ImportError:

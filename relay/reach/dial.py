@@ -1,8 +1,8 @@
 """Reach an upstream: the fastest of its addresses, a tunnel through an outbound proxy, TLS.
 
 What comes out is a connected transport and the caller's protocol, or an UpstreamFailure with ``sent=False``: its
-message is for the client and names no address, its ``detail`` is for the record and says why. Runs on asyncio's own
-loop and on uvloop.
+message is for the client and names no address, its ``detail`` is for the record and says why. Runs on any loop; where
+it is a ``PollerLoop``, connections without TLS get its transport.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import socket
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import UpstreamFailure, UpstreamTimeout
+from ..wire.poller import PollerLoop
+from ..wire.transport import attach
 from .handover import ProxyRefused, adopt, ascii_host, hand_over, open_tunnel, secure
 from .names import Address, is_looked_up
 from .race import Connected, first_connected
@@ -106,6 +108,10 @@ class Call:
     ) -> tuple[asyncio.Transport, Protocol]:
         """Make of a connected socket what was asked for, before its address has used up its time. Raises OSError."""
         assert connected.sock is not None
+        assert connected.address is not None
+        loop = asyncio.get_running_loop()
+        if self.proxy is None and self.context is None and isinstance(loop, PollerLoop):
+            return attach(loop, connected.sock, connected.address.sockaddr, factory)
         raw = await adopt(connected.sock)
         try:
             transport = raw

@@ -93,12 +93,10 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; small writes leave at once, also on inherited sockets (SPEC §12)."""
+        """Take the transport, which whoever opened the socket has told to send small writes at once (SPEC §12)."""
         self.transport = cast("asyncio.Transport", transport)
         if hasattr(transport, "max_size"):  # asyncio's: 256 KiB, which a stalled relay holds several times over
             transport.max_size = HIGH_WATER
-        if isinstance(transport.get_extra_info("peername"), tuple):  # TCP, and no unix socket
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.on_made is not None:
             self.on_made(self)
 

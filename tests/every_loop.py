@@ -1,4 +1,4 @@
-"""Run a test on asyncio's own loop and on uvloop, and see that it leaves nothing behind."""
+"""Run a test on a worker's loop, on asyncio's own and on uvloop, and see that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+from relay.wire.poller import new_loop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "poller": new_loop,
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
@@ -23,16 +26,16 @@ PATIENCE = 20  # seconds
 uvloop.new_event_loop().close()  # libuv keeps a pipe from its first loop on
 
 
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Make two tests of one coroutine function; both fail for complaints of the loop and for open descriptors."""
+def on_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make tests of one coroutine function, one a loop; they fail for complaints of it and for open descriptors."""
 
     def run(loop: str, **fixtures: Any) -> None:
         supervise(LOOPS[loop], lambda: test(**fixtures))
 
     own = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
     vars(run)["__signature__"] = inspect.Signature([own, *_keywords(test)])
-    both: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(run)
-    return both
+    every: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(run)
+    return every
 
 
 def supervise(factory: Callable[[], asyncio.AbstractEventLoop], test: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,0 +1,274 @@
+"""A protocol's transport over a socket that a ``Poller`` watches: asyncio's documented contract, on the shortest way.
+
+asyncio's own puts a handle, a queue and a context between the system and the protocol, takes three of them and two
+changes of the selector to begin, and sets the socket's options again. This one reads when it is told, and begins at
+once. TLS, and loops without a poller, have their own transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .poller import PollerLoop
+
+Protocol = TypeVar("Protocol", bound="asyncio.Protocol")
+
+READ_SIZE = 64 << 10  # bytes of one read: as much as a connection lets wait (``connection.HIGH_WATER``)
+HIGH, LOW = 64 << 10, 16 << 10  # unsent bytes at which a protocol is told to pause, and to go on: asyncio's defaults
+IN, OUT = 1, 4  # EPOLLIN and EPOLLOUT; anything beside them is an end or an error (epoll_ctl(2))
+ROOM = OUT | 8 | 16  # with EPOLLERR and EPOLLHUP, of which a send tells more
+
+
+def attach(
+    loop: PollerLoop, sock: socket.socket, peername: object, factory: Callable[[], Protocol]
+) -> tuple[asyncio.Transport, Protocol]:
+    """Give a connected socket, which leads to ``peername``, to the protocol that ``factory`` makes.
+
+    Raises what that raises, and OSError where the system can watch no more; the socket is closed then.
+    """
+    try:
+        protocol = factory()
+        return SocketTransport(loop, sock, peername, protocol), protocol
+    except BaseException:
+        sock.close()
+        raise
+
+
+class SocketTransport(asyncio.Transport):
+    """A connected, non-blocking socket, owned from now on, and the protocol that it talks to.
+
+    The protocol is told in the course of this that its connection is made.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_descriptor",
+        "_ended",
+        "_finished",
+        "_gone",
+        "_loop",
+        "_missed",
+        "_peername",
+        "_protocol",
+        "_reading",
+        "_sock",
+        "_stuffed",
+    )
+
+    def __init__(self, loop: PollerLoop, sock: socket.socket, peername: object, protocol: asyncio.Protocol) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._descriptor = sock.fileno()
+        self._protocol = protocol
+        self._peername = peername
+        self._reading = True
+        self._missed = 0  # what was told while nobody wanted to read
+        self._ended = False  # the peer has said its last, and the protocol knows
+        self._buffer = bytearray()  # what the system did not take yet
+        self._stuffed = False  # the protocol was told to pause
+        self._finished = False  # we have said our last
+        self._closing = False
+        self._gone = False  # the protocol is about to be told that the connection is lost
+        loop.poller.watch(self._descriptor, self._told)
+        try:
+            protocol.connection_made(self)
+        except Exception as error:  # noqa: BLE001 - whoever accepts has others to go on with
+            self._fail("connection_made", error)
+
+    # What the poller tells.
+
+    def _told(self, mask: int) -> None:
+        if mask != OUT:
+            self._read(mask)
+        if self._buffer and mask & ROOM:
+            self._send_rest()
+
+    def _read(self, mask: int) -> None:
+        """Read once. A read that is not filled has emptied the socket, unless the end is there too (epoll(7), Q9)."""
+        if not self._reading:
+            self._missed |= mask
+            return
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._force(error)
+            return
+        if not data:
+            self._end()
+            return
+        try:
+            self._protocol.data_received(data)
+        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
+            self._fail("data_received", error)
+            return
+        if len(data) == READ_SIZE or mask & ~(IN | OUT):  # others have their turn first
+            self._loop.call_soon(self._read, mask)
+
+    def _end(self) -> None:
+        """The peer has said its last; the protocol decides whether we say more."""
+        self._reading = False
+        self._ended = True
+        try:
+            keeps_open = self._protocol.eof_received()
+        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
+            self._fail("eof_received", error)
+            return
+        if not keeps_open:
+            self.close()
+
+    def _send_rest(self) -> None:
+        """There is room again for what is left."""
+        try:
+            sent = self._sock.send(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._force(error)
+            return
+        del self._buffer[:sent]
+        if self._stuffed and len(self._buffer) <= LOW:
+            self._stuffed = False
+            self._protocol.resume_writing()  # which may write more
+        if not self._buffer:
+            self._sent_all()
+
+    def _sent_all(self) -> None:
+        if self._closing:
+            if not self._gone:
+                self._leave(None)
+        elif self._finished:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self._force(error)
+
+    # Reading.
+
+    def is_reading(self) -> bool:
+        """Whether the protocol gets what comes."""
+        return self._reading
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the socket."""
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        """Read again; what came meanwhile is not told again by the system, so a look at it follows."""
+        if self._reading or self._ended or self._closing:
+            return
+        self._reading = True
+        if self._missed:
+            self._loop.call_soon(self._read, self._missed)
+            self._missed = 0
+
+    # Writing.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send ``data``, what the system does not take later; nothing once the connection is lost."""
+        if self._finished:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self._gone:
+            return
+        if self._buffer:
+            self._buffer += data
+        else:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as error:
+                self._force(error)
+                return
+            if sent == len(data):
+                return
+            self._buffer += memoryview(data)[sent:]
+        if len(self._buffer) > HIGH and not self._stuffed:
+            self._stuffed = True
+            self._protocol.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        """How many bytes the system has not taken yet."""
+        return len(self._buffer)
+
+    def can_write_eof(self) -> bool:
+        """Sockets can be shut one way."""
+        return True
+
+    def write_eof(self) -> None:
+        """End our direction once everything written has left. Raises OSError where the peer is gone."""
+        if self._closing or self._finished:
+            return
+        self._finished = True
+        if not self._buffer:
+            self._sock.shutdown(socket.SHUT_WR)
+
+    # Life.
+
+    def is_closing(self) -> bool:
+        """Whether somebody has closed it."""
+        return self._closing
+
+    def close(self) -> None:
+        """Read no more, and close once everything written has left."""
+        if self._closing:
+            return
+        self._closing = True
+        self._reading = False
+        if not self._buffer:
+            self._leave(None)
+
+    def abort(self) -> None:
+        """Close now."""
+        self._force(None)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Who is told; None once the connection is lost, as with asyncio's transports."""
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Tell another from now on."""
+        self._protocol = cast("asyncio.Protocol", protocol)  # a socket speaks to no other kind
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``socket`` and ``peername``."""
+        if name == "socket":
+            return self._sock
+        return self._peername if name == "peername" else default
+
+    def _fail(self, what: str, error: Exception) -> None:
+        """The protocol broke: say so, and end."""
+        message = f"Fatal error: protocol.{what}() call failed."
+        self._loop.call_exception_handler(
+            {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
+        )
+        self._force(error)
+
+    def _force(self, error: Exception | None) -> None:
+        """End without sending what is left."""
+        if self._gone:
+            return
+        self._buffer.clear()
+        self._closing = True
+        self._reading = False
+        self._leave(error)
+
+    def _leave(self, error: Exception | None) -> None:
+        """Let go of the socket, in the next turn of the loop: whoever is at work here does not expect to be left."""
+        self._gone = True
+        self._loop.poller.forget(self._descriptor)
+        self._loop.call_soon(self._lose, error)
+
+    def _lose(self, error: Exception | None) -> None:
+        protocol, self._protocol = self._protocol, cast("asyncio.Protocol", None)
+        try:
+            protocol.connection_lost(error)
+        finally:
+            self._sock.close()
