@@ -331,6 +331,7 @@ class Worker:
                 response.upstream.release()
         for route in passage.routes:
             passage.brain.router.close(route, now, but)
+        passage.error = None  # its traceback knows the passage: nothing is left for the collector
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:
         """Our own answer, unless a response has begun already: then only its connection can say that it is broken."""

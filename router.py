@@ -194,6 +194,7 @@ class Router:
         if not attempt.ended:
             attempt.ended = True
             self.ledger.end(attempt.member, attempt)
+            del attempt.route
 
     def close(self, route: Route, now: float, but: Attempt | None = None) -> None:
         """Nobody else is going to be asked, so every attempt is over: all ``but`` the one whose answer is relayed."""

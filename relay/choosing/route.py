@@ -42,7 +42,7 @@ class Attempt:
     )
 
     def __init__(self, route: Route, member: Member, now: float) -> None:
-        self.route = route
+        self.route = route  # until it has ended: two that know each other would be left for the collector
         self.member = member
         self.deployment = member.deployment
         self.started = now

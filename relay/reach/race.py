@@ -82,6 +82,7 @@ class Race:
         for attempt in self._running:
             attempt.close()
         self._running.clear()
+        del self._end  # who has won knows the race: nothing is left for the collector
 
     def won(self, attempt: Attempt) -> None:
         """End the race."""

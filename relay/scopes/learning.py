@@ -14,6 +14,8 @@ from ..subjects.resources import HINT, as_resource
 from ..wire.handshake import SWITCHING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..record.finders import Pairs
     from ..record.usage import Usage
     from ..subjects.subject import Resource, Subject
@@ -26,7 +28,7 @@ NOTHING = Node()
 class Learner:
     """Watches one answer that comes from ``scope``."""
 
-    __slots__ = ("_affinity", "_metered", "_scope", "_tap", "watch")
+    __slots__ = ("_affinity", "_metered", "_scope", "_tap")
 
     def __init__(self, affinity: AffinityStore, subject: Subject, head: ResponseHead, scope: str) -> None:
         good = 200 <= head.status < 300  # noqa: PLR2004 - errors make nothing and cost nothing
@@ -41,7 +43,11 @@ class Learner:
             self._metered,
             images=endpoint.template.startswith("/images/"),
         )
-        self.watch = self._watch if self._tap.watching else None
+
+    @property
+    def watch(self) -> Callable[[bytes], None] | None:
+        """What to show every piece of content, before it leaves; None where there is nothing to be learnt from it."""
+        return self._watch if self._tap.watching else None
 
     def _watch(self, data: bytes) -> None:
         """See bytes that are about to leave."""
