@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from relay.wire import poller as rooms
-from relay.wire.poller import Poller, PollerLoop, new_loop, wanted
+from relay.wire.poller import Poller, PollerLoop, new_loop, selector_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,6 +87,28 @@ def test_what_is_there_already_is_told() -> None:
         assert at.look() == [("near", IN | OUT | RDHUP)]
 
 
+def test_what_is_left_is_told_again_to_who_asks() -> None:
+    with watched() as at:
+        near, far = at.pair()
+        far.send(b"some")
+        at.watch("near", near)
+        at.look()
+        at.poller.again(near.fileno())
+        assert at.look() == [("near", IN | OUT)]
+        assert at.look() == []
+
+
+def test_what_is_urgent_is_told() -> None:
+    with watched() as at, socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near = server.accept()[0]
+        at.sockets += [near, far]
+        at.watch("near", near)
+        at.look()
+        far.send(b"!", socket.MSG_OOB)
+        assert at.look() == [("near", OUT | select.EPOLLPRI)]
+
+
 def test_who_is_forgotten_is_not_told() -> None:
     with watched() as at:
         near, far = at.pair()
@@ -119,8 +141,8 @@ def test_all_others_are_returned() -> None:
 @pytest.mark.parametrize("mask", [IN, OUT, IN | OUT, HUP, ERR, IN | HUP, OUT | ERR, IN | RDHUP, IN | OUT | ERR | HUP])
 def test_ends_and_errors_wake_whoever_waits(mask: int) -> None:
     """As selectors.EpollSelector has it."""
-    assert bool(wanted(mask) & READ) == bool(mask & ~OUT)
-    assert bool(wanted(mask) & WRITE) == bool(mask & ~IN)
+    assert bool(selector_events(mask) & READ) == bool(mask & ~OUT)
+    assert bool(selector_events(mask) & WRITE) == bool(mask & ~IN)
 
 
 def renumbered(old: socket.socket, at: Watched) -> socket.socket:
@@ -255,7 +277,7 @@ def test_a_loop_has_its_poller_and_complains_through_its_handler() -> None:
 
 
 def test_without_epoll_the_loop_is_asyncio_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(select, "epoll")
+    monkeypatch.delattr(selectors, "EpollSelector")
     loop = new_loop()
     loop.close()
     assert not isinstance(loop, PollerLoop)

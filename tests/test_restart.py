@@ -204,21 +204,22 @@ class Greeted(HTTP1Connection):
         super().__init__(Role.SERVER, Limits(), made.put_nowait)
 
 
+@pytest.mark.parametrize("number", [0, socket.IPPROTO_TCP])
 @on_every_loop
-async def test_small_writes_leave_at_once() -> None:
+async def test_small_writes_leave_at_once_also_of_who_waited_in_an_inherited_socket(number: int) -> None:
     made: asyncio.Queue[HTTP1Connection] = asyncio.Queue()
-    [sock] = bind(Listener(host="127.0.0.1", port=0))
-    with sock:
-        acceptor = Acceptor(sock, lambda: Greeted(made), None, PATIENCE)
-        acceptor.start()
-        _, writer = await asyncio.open_connection(*sock.getsockname())
-        connection = await made.get()
-        accepted = connection.transport.get_extra_info("socket")
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        acceptor.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, number) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        sock.setblocking(False)
+        with socket.create_connection(sock.getsockname()):
+            acceptor = Acceptor(sock, lambda: Greeted(made), None, PATIENCE)
+            acceptor.start()
+            connection = await made.get()
+            accepted = connection.transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            acceptor.close()
     connection.abort()
-    writer.close()
-    await writer.wait_closed()
 
 
 class Short:
@@ -226,6 +227,7 @@ class Short:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.family = sock.family
         self.spare = False
         self.asked = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -28,6 +29,7 @@ class Noting(asyncio.Protocol):
         self.told: list[Any] = []
         self.news = asyncio.Event()
         self.keeps_open = False
+        self.pieces = 0
         self.on_data: Callable[[], None] | None = None
         self.transport: Any = None
 
@@ -40,6 +42,7 @@ class Noting(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert data
+        self.pieces += 1
         if self.told and isinstance(self.told[-1], bytes):
             data = self.told.pop() + data
         self.note(data)
@@ -214,6 +217,42 @@ async def test_who_pauses_within_a_piece_gets_no_more_than_that(kind: str, pair:
                 await settle()
         await sending
         assert at.protocol.told == [data]
+
+
+@on_both
+async def test_a_fast_sender_is_read_once_in_a_turn_of_the_loop(kind: str) -> None:
+    """Whatever it sends meanwhile: others have their turn."""
+
+    def flood(far: socket.socket) -> None:
+        with far, contextlib.suppress(OSError):
+            while True:
+                far.sendall(bytes(1 << 20))
+
+    async with line(kind, "tcp") as at:
+        at.far.setblocking(True)
+        flooding = asyncio.create_task(asyncio.to_thread(flood, at.far.dup()))
+        most = reads = 0
+        async with asyncio.timeout(PATIENCE):
+            while reads < 400:
+                at.protocol.pieces = 0
+                at.protocol.told.clear()
+                await asyncio.sleep(0)
+                reads += at.protocol.pieces
+                most = max(most, at.protocol.pieces)
+        at.transport.abort()
+        await flooding
+        assert most == 1
+
+
+@on_both
+@over_both
+async def test_what_is_urgent_holds_nothing_up(kind: str, pair: str) -> None:
+    async with line(kind, pair) as at:
+        at.far.setblocking(True)
+        at.far.send(b"before")
+        at.far.send(b"!", socket.MSG_OOB)
+        at.far.send(b"behind")
+        await at.protocol.until(b"beforebehind")
 
 
 @on_both
@@ -410,6 +449,24 @@ async def test_a_protocol_that_fails_is_told_of_and_closed(
         [complaint] = complaints
         assert complaint["message"] == f"Fatal error: protocol.{method}() call failed."
         assert complaint["protocol"] is at.protocol
+
+
+@pytest.mark.parametrize("method", ["pause_writing", "resume_writing"])
+async def test_a_protocol_that_fails_while_it_writes_is_closed_too(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    def cancel(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async with line("ours") as at:
+        monkeypatch.setattr(Noting, method, cancel)
+        at.transport.write(bytes(LARGE))
+        await at.receive(LARGE)
+        await at.protocol.until(*["pause"] * (method == "resume_writing"), ("lost", asyncio.CancelledError))
+        assert [one["message"] for one in complaints] == [f"Fatal error: protocol.{method}() call failed."]
 
 
 async def test_a_protocol_that_fails_at_once_is_told_of_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:

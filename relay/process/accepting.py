@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import errno
 import logging
+import socket
 from typing import TYPE_CHECKING
 
 from ..wire.poller import PollerLoop
 from ..wire.transport import attach
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable
 
@@ -52,6 +52,7 @@ class Acceptor:
     ) -> None:
         self.welcoming: set[asyncio.Task[None]] = set()
         self._sock = sock
+        self._is_tcp = sock.family != socket.AF_UNIX
         self._factory = factory
         self._tls = tls
         self._patience = patience if tls is not None else None
@@ -96,6 +97,9 @@ class Acceptor:
 
     def _begin(self, client: socket.socket, peername: object) -> None:
         """Hand a connection to its protocol, at once where that can be. Raises OSError, and closes it then."""
+        if self._is_tcp:
+            with contextlib.suppress(OSError):  # elsewhere than on Linux: who has left already
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # SPEC §12
         if self._tls is None and isinstance(self._loop, PollerLoop):
             attach(self._loop, client, peername, self._factory)
             return

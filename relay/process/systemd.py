@@ -48,8 +48,6 @@ def _listener(fd: int) -> socket.socket:
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
         raise ValueError(f"the inherited descriptor {fd} is no listening stream socket")
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for all that connect from now on (SPEC §12)
     return sock
 
 

@@ -11,6 +11,8 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .poller import ERR, HUP, IN, OUT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,8 +22,7 @@ Protocol = TypeVar("Protocol", bound="asyncio.Protocol")
 
 READ_SIZE = 64 << 10  # bytes of one read: as much as a connection lets wait (``connection.HIGH_WATER``)
 HIGH, LOW = 64 << 10, 16 << 10  # unsent bytes at which a protocol is told to pause, and to go on: asyncio's defaults
-IN, OUT = 1, 4  # EPOLLIN and EPOLLOUT; anything beside them is an end or an error (epoll_ctl(2))
-ROOM = OUT | 8 | 16  # with EPOLLERR and EPOLLHUP, of which a send tells more
+ROOM = OUT | ERR | HUP  # of an error, a send tells more
 
 
 def attach(
@@ -68,31 +69,31 @@ class SocketTransport(asyncio.Transport):
         self._protocol = protocol
         self._peername = peername
         self._reading = True
-        self._missed = 0  # what was told while nobody wanted to read
+        self._missed = False  # something is there that nobody wanted to read
         self._ended = False  # the peer has said its last, and the protocol knows
         self._buffer = bytearray()  # what the system did not take yet
         self._stuffed = False  # the protocol was told to pause
         self._finished = False  # we have said our last
         self._closing = False
         self._gone = False  # the protocol is about to be told that the connection is lost
-        loop.poller.watch(self._descriptor, self._told)
-        try:
-            protocol.connection_made(self)
-        except Exception as error:  # noqa: BLE001 - whoever accepts has others to go on with
-            self._fail("connection_made", error)
+        loop.poller.watch(self._descriptor, self._happened)
+        self._tell("connection_made", self)
 
-    # What the poller tells.
-
-    def _told(self, mask: int) -> None:
+    def _happened(self, mask: int) -> None:
+        """What the poller tells."""
         if mask != OUT:
             self._read(mask)
         if self._buffer and mask & ROOM:
             self._send_rest()
 
     def _read(self, mask: int) -> None:
-        """Read once. A read that is not filled has emptied the socket, unless the end is there too (epoll(7), Q9)."""
+        """Read once; others have their turn before more.
+
+        A read that is not filled has emptied the socket (epoll(7)), unless an end or something urgent is there too, or
+        descriptors on a unix socket, with which nobody who speaks HTTP has to do.
+        """
         if not self._reading:
-            self._missed |= mask
+            self._missed = True
             return
         try:
             data = self._sock.recv(READ_SIZE)
@@ -104,24 +105,22 @@ class SocketTransport(asyncio.Transport):
         if not data:
             self._end()
             return
-        try:
-            self._protocol.data_received(data)
-        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
-            self._fail("data_received", error)
-            return
-        if len(data) == READ_SIZE or mask & ~(IN | OUT):  # others have their turn first
-            self._loop.call_soon(self._read, mask)
+        self._tell("data_received", data)
+        if len(data) == READ_SIZE or mask & ~(IN | OUT):
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._reading:
+            self._missed = False
+            self._loop.poller.again(self._descriptor)
+        else:
+            self._missed = True
 
     def _end(self) -> None:
         """The peer has said its last; the protocol decides whether we say more."""
         self._reading = False
         self._ended = True
-        try:
-            keeps_open = self._protocol.eof_received()
-        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
-            self._fail("eof_received", error)
-            return
-        if not keeps_open:
+        if not self._tell("eof_received"):
             self.close()
 
     def _send_rest(self) -> None:
@@ -136,7 +135,7 @@ class SocketTransport(asyncio.Transport):
         del self._buffer[:sent]
         if self._stuffed and len(self._buffer) <= LOW:
             self._stuffed = False
-            self._protocol.resume_writing()  # which may write more
+            self._tell("resume_writing")  # who may write more
         if not self._buffer:
             self._sent_all()
 
@@ -161,13 +160,12 @@ class SocketTransport(asyncio.Transport):
         self._reading = False
 
     def resume_reading(self) -> None:
-        """Read again; what came meanwhile is not told again by the system, so a look at it follows."""
+        """Read again, beginning with what came meanwhile."""
         if self._reading or self._ended or self._closing:
             return
         self._reading = True
         if self._missed:
-            self._loop.call_soon(self._read, self._missed)
-            self._missed = 0
+            self._look_again()
 
     # Writing.
 
@@ -192,7 +190,7 @@ class SocketTransport(asyncio.Transport):
             self._buffer += memoryview(data)[sent:]
         if len(self._buffer) > HIGH and not self._stuffed:
             self._stuffed = True
-            self._protocol.pause_writing()
+            self._tell("pause_writing")
 
     def get_write_buffer_size(self) -> int:
         """How many bytes the system has not taken yet."""
@@ -243,15 +241,21 @@ class SocketTransport(asyncio.Transport):
             return self._sock
         return self._peername if name == "peername" else default
 
-    def _fail(self, what: str, error: Exception) -> None:
-        """The protocol broke: say so, and end."""
-        message = f"Fatal error: protocol.{what}() call failed."
-        self._loop.call_exception_handler(
-            {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
-        )
-        self._force(error)
+    def _tell(self, what: str, *values: object) -> object:
+        """Call the protocol; its connection ends where it breaks."""
+        try:
+            return getattr(self._protocol, what)(*values)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a callback has nobody above it
+            message = f"Fatal error: protocol.{what}() call failed."
+            self._loop.call_exception_handler(
+                {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
+            )
+            self._force(error)
+            return None
 
-    def _force(self, error: Exception | None) -> None:
+    def _force(self, error: BaseException | None) -> None:
         """End without sending what is left."""
         if self._gone:
             return
@@ -260,15 +264,15 @@ class SocketTransport(asyncio.Transport):
         self._reading = False
         self._leave(error)
 
-    def _leave(self, error: Exception | None) -> None:
+    def _leave(self, error: BaseException | None) -> None:
         """Let go of the socket, in the next turn of the loop: whoever is at work here does not expect to be left."""
         self._gone = True
         self._loop.poller.forget(self._descriptor)
         self._loop.call_soon(self._lose, error)
 
-    def _lose(self, error: Exception | None) -> None:
+    def _lose(self, error: BaseException | None) -> None:
         protocol, self._protocol = self._protocol, cast("asyncio.Protocol", None)
         try:
-            protocol.connection_lost(error)
+            protocol.connection_lost(error)  # type: ignore[arg-type]  # asyncio's, too, pass on what a protocol raised
         finally:
             self._sock.close()
