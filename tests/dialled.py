@@ -150,6 +150,8 @@ async def serving(talk: Talk, context: ssl.SSLContext | None = None, **where: An
     try:
         yield server.sockets[0].getsockname()
     finally:
+        for _ in range(6):  # who has just connected takes some turns; a closed server forgets whom it is accepting
+            await asyncio.sleep(0)
         server.close()
         for task in tuple(connections):
             task.cancel()

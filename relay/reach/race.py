@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ATTEMPT_DELAY = 0.25  # RFC 8305 §8: Connection Attempt Delay
 FULL_QUEUE_PAUSE = 0.01
+UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN})
 
 #           level, option, value
 OPTIONS = [
@@ -130,7 +131,6 @@ class Attempt:
         except OSError as error:  # no descriptors left, or no IPv6 here
             self._race.lost(self, error)
             return
-        self._timer = self._race.loop.call_at(self.deadline, self._expire)
         self._connect()
 
     def release(self) -> socket.socket:
@@ -160,18 +160,30 @@ class Attempt:
 
     def _connect(self) -> None:
         assert self._sock is not None
+        address = self.address.sockaddr
         try:
-            code = self._sock.connect_ex(self.address.sockaddr)
+            code = self._sock.connect_ex(address)
+            if code == errno.EINPROGRESS:  # a second call tells of somebody on this machine, who is there already
+                code = self._sock.connect_ex(address)
         except OSError as error:  # the path of a unix socket may be too long
             self._race.lost(self, error)
             return
-        if code == errno.EINPROGRESS:
-            # By its number: of an object the selector makes a text, by four system calls, to say that it is new.
-            self._race.loop.add_writer(self._sock.fileno(), self._settle)
-        elif code == errno.EAGAIN:  # a unix socket whose queue is full tells us nothing when it is not
-            self._handle = self._race.loop.call_later(FULL_QUEUE_PAUSE, self._connect)
+        if code in UNDER_WAY:
+            self._wait(code)
         else:
             self._conclude(code)
+
+    def _wait(self, code: int) -> None:
+        """Let the address have its time."""
+        assert self._sock is not None
+        loop = self._race.loop
+        if self._timer is None:
+            self._timer = loop.call_at(self.deadline, self._expire)
+        if code == errno.EAGAIN:  # a unix socket whose queue is full tells us nothing when it is not
+            self._handle = loop.call_later(FULL_QUEUE_PAUSE, self._connect)
+        else:
+            # By its number: of an object the selector makes a text, by four system calls, to say that it is new.
+            loop.add_writer(self._sock.fileno(), self._settle)
 
     def _settle(self) -> None:
         assert self._sock is not None
@@ -180,6 +192,8 @@ class Attempt:
 
     def _conclude(self, code: int) -> None:
         assert self._sock is not None
+        if code == errno.EISCONN:  # what a second call says elsewhere than on Linux
+            code = 0
         if code == 0 and self.address.family != socket.AF_UNIX and self._sock.getsockname() == self.address.sockaddr:
             code = errno.ECONNREFUSED  # nobody listens, and our own port happened to be the one we asked for
         if code == 0:
