@@ -469,6 +469,12 @@ def escaped(one: str, rng: random.Random) -> str:
     return json.dumps(one, ensure_ascii=rng.random() < 0.3)[1:-1]
 
 
+def test_the_names_that_are_ours_are_no_ids() -> None:
+    everywhere = Node(children={"*": Node(kind="file")})
+    peek = peek_into(b'{"target_model_names":"a","x":"b"}', 64, everywhere)
+    assert [one.value for one in peek.found] == ["b"]
+
+
 def places(value: object, node: Node | None) -> Iterator[tuple[str, str]]:
     """The strings at the tree's places, by a plain walk."""
     if node is None:

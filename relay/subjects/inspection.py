@@ -215,9 +215,9 @@ def _root_plan(pointers: Node) -> Plan:
     plan = Plan(pointers)
     if not plan.unmarked:
         plan.elsewhere = plan.find_elsewhere(MODEL_KEY)
-    for name in (*ONCE, *FLAGS, TEXT):
+    for name in (MODEL, *FLAGS, TEXT):
         plan.members[literal(name)] = Plan(pointers.child(name), name)
-    names = plan.members[literal(NAMES)]
+    names = plan.members[literal(NAMES)] = Plan(None, NAMES)  # ours, and taken out: no upstream's id
     names.other = Plan(None, NAME)
     names.in_array = names.unmarked = True
     names.in_object = False
