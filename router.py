@@ -190,7 +190,10 @@ class Router:
         return attempt
 
     def end(self, attempt: Attempt, now: float) -> None:  # noqa: ARG002 - every call says when
-        """The attempt is over, whichever way. A second call does nothing."""
+        """The attempt is over, whichever way. A second call does nothing.
+
+        It knows its route no more, so what is left to be said of it is that its answer has broken.
+        """
         if not attempt.ended:
             attempt.ended = True
             self.ledger.end(attempt.member, attempt)

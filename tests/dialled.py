@@ -15,6 +15,7 @@ import trustme
 from relay.config import BaseURL, ListenerTLS, UpstreamTLS
 from relay.reach.names import Resolver
 from relay.reach.tls import client_context, server_context
+from tests.every_loop import settle
 
 if TYPE_CHECKING:
     import ssl
@@ -150,8 +151,7 @@ async def serving(talk: Talk, context: ssl.SSLContext | None = None, **where: An
     try:
         yield server.sockets[0].getsockname()
     finally:
-        for _ in range(6):  # who has just connected takes some turns; a closed server forgets whom it is accepting
-            await asyncio.sleep(0)
+        await settle()  # a closed server forgets whom it is accepting
         server.close()
         for task in tuple(connections):
             task.cancel()

@@ -53,6 +53,12 @@ def supervise(factory: Callable[[], asyncio.AbstractEventLoop], test: Callable[[
     assert not left, left
 
 
+async def settle() -> None:
+    """Let the loop look, tell and tidy up: both ends are in this process, so what was done is there to be seen."""
+    for _ in range(9):
+        await asyncio.sleep(0)
+
+
 def note(context: dict[str, Any], complaints: list[str]) -> None:
     """Keep what the loop complains of, but for what is not ours to mend.
 

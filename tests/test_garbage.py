@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import socket
+import struct
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import OK, POST_CHAT, proxy_for
+from relay.config import RouterSettings
+from tests.every_loop import settle
+from tests.harness import OK, POST_CHAT, proxy_for, read_answer, with_timeouts
 from tests.scripted import ScriptedUpstream, reset
 
+MANY = 40  # exchanges: more than there is of anything else
+
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Iterator
 
     from tests.scripted import Turn
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 LIMITED = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}"
 STREAM = EVENTS + b"c\r\ndata: {}\r\n\r\n\r\n" * 3 + b"0\r\n\r\n"
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\nhalf"
 CLOSING = b"HTTP/1.1 200 OK\r\n\r\nas much as there is"
 
 
@@ -51,9 +58,6 @@ def left(count: int) -> dict[str, int]:
     return {kind: found for kind, found in kinds.items() if found >= count}
 
 
-MANY = 40
-
-
 ANSWERS: dict[str, list[Turn]] = {
     "one piece": [OK],
     "a retry": [LIMITED, OK],
@@ -61,6 +65,7 @@ ANSWERS: dict[str, list[Turn]] = {
     "until the end": [CLOSING],
     "no HTTP": [b"nonsense\r\n\r\n"],
     "no answer": [reset, reset],
+    "an answer cut short": [CUT],
 }
 
 
@@ -72,6 +77,41 @@ async def test_an_exchange_leaves_nothing(answers: list[Turn], up: ScriptedUpstr
             up.script = [*answers, b""]
             await proxy.exchange(POST_CHAT)
             await proxy.record(number + 1)
-        for _ in range(9):  # connections that end have their turns
-            await asyncio.sleep(0)
+        await settle()
+        assert left(MANY - 2) == {}
+
+
+@pytest.mark.usefixtures("kept")
+async def test_an_upstream_that_says_nothing_leaves_nothing(up: ScriptedUpstream) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    up.says(say_nothing)
+    no_cooldown = RouterSettings(disable_cooldowns=True)
+    async with proxy_for(up, timeouts=with_timeouts(response_head=0.01), router=no_cooldown) as proxy:
+        for number in range(MANY):
+            await proxy.exchange(POST_CHAT)
+            assert (await proxy.record(number + 1)).__dict__["outcome"] != "ok"
+        await settle()
+        assert left(MANY - 2) == {}
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.usefixtures("kept")
+async def test_a_client_that_is_kept_leaves_nothing(waits: bool, up: ScriptedUpstream) -> None:
+    """Whether its time runs out, or it is gone before."""
+    up.says(OK)
+    async with proxy_for(up, timeouts=with_timeouts(keep_alive=0.01 if waits else 10)) as proxy:
+        for _ in range(MANY):
+            reader, writer = await proxy.connect()
+            writer.write(POST_CHAT)
+            await read_answer(reader)
+            if waits:
+                assert await reader.read() == b""
+                writer.close()
+            else:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
+            await settle()
         assert left(MANY - 2) == {}

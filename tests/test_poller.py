@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.wire import poller as rooms
 from relay.wire.poller import Poller, PollerLoop, new_loop, selector_events
 
 if TYPE_CHECKING:
@@ -229,7 +228,7 @@ def test_an_end_of_the_process_is_nobody_s_failure(kind: type[BaseException]) ->
 
 
 def test_what_is_more_than_one_look_takes_comes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "MOST", 2)
+    monkeypatch.setattr("relay.wire.poller.MOST", 2)
     with watched() as at:
         for number in range(5):
             at.watch(str(number), at.pair()[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -55,16 +56,21 @@ def silent() -> Iterator[Address]:
             filler.close()
 
 
-@pytest.fixture(autouse=True, params=["at once", "later"])
+@pytest.fixture(autouse=True, params=["at once", "at once on a BSD", "later"])
 def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On this machine a connection is there at once; to another it comes later, as each test sees it too."""
+    """When a dial learns how it ends: at once on this machine, later from another, which is made believe here."""
     connect_ex = socket.socket.connect_ex
 
-    def later(sock: socket.socket, address: str | tuple[str, int]) -> int:
-        return connect_ex(sock, address) or (errno.EALREADY if sock.family != socket.AF_UNIX else 0)
+    def call_only_once(sock: socket.socket, address: str | tuple[str, int]) -> int:
+        code = connect_ex(sock, address)
+        return errno.EALREADY if code == errno.EINPROGRESS else code
 
-    if request.param == "later":
-        monkeypatch.setattr(socket.socket, "connect_ex", later)
+    def call_as_a_bsd(sock: socket.socket, address: str | tuple[str, int]) -> int:
+        return connect_ex(sock, address) or (errno.EISCONN if sock.family != socket.AF_UNIX else 0)
+
+    if request.param != "at once":
+        way = call_only_once if request.param == "later" else call_as_a_bsd
+        monkeypatch.setattr(socket.socket, "connect_ex", way)
 
 
 only_later = pytest.mark.parametrize("pace", ["later"], indirect=True)
@@ -190,6 +196,18 @@ async def test_who_is_cancelled_beside_the_success_leaves_nothing() -> None:
         with pytest.raises(asyncio.CancelledError):
             await winning
         run.close()
+
+
+@only_later
+@on_every_loop
+async def test_who_has_won_does_not_run_out_of_time_in_the_same_turn() -> None:
+    with listening() as address:
+        connecting = asyncio.create_task(first_connected([address], 0.02))
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251 - the loop is held until both are there
+        connected = await connecting
+        assert connected.sock is not None
+        connected.sock.close()
 
 
 @only_later

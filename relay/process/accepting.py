@@ -43,8 +43,8 @@ def share(waited: float) -> int:
 class Acceptor:
     """Takes the connections of one socket, each into a protocol that ``factory`` makes, over TLS if there is ``tls``.
 
-    ``patience``: seconds that a TLS handshake may take. ``welcoming``: those not yet handed to their protocols, which a
-    loop takes some turns for; where it is a ``PollerLoop``, and there is no handshake, that is done at once.
+    ``patience``: seconds that a TLS handshake may take. ``welcoming``: those whose hand-over to their protocols takes
+    some turns of the loop, over TLS and on other loops than a ``PollerLoop``.
     """
 
     def __init__(

@@ -110,12 +110,13 @@ class Call:
         assert connected.sock is not None
         assert connected.address is not None
         loop = asyncio.get_running_loop()
-        if self.proxy is None and self.context is None and isinstance(loop, PollerLoop):
+        is_bare = self.proxy is None and self.context is None
+        if is_bare and isinstance(loop, PollerLoop):
             return attach(loop, connected.sock, connected.address.sockaddr, factory)
         raw = await adopt(connected.sock)
         try:
             transport = raw
-            if self.proxy is not None or self.context is not None:
+            if not is_bare:
                 async with asyncio.timeout_at(connected.deadline):
                     transport = await self._climb(raw)
             return transport, hand_over(transport, factory)

@@ -1,6 +1,7 @@
 """A dialled connection before it has its owner: adopted from a socket, tunnelled, made secure, handed over.
 
 Nothing that listens to HTTP may speak before it is asked, so a byte that nobody asked for ends the connection here.
+(A plain, direct one on a ``PollerLoop`` is not here: it is its owner's at once.)
 """
 
 from __future__ import annotations

@@ -91,7 +91,9 @@ class Race:
             self._end.set_result(attempt)
 
     def lost(self, attempt: Attempt, error: OSError) -> None:
-        """Go on with the others."""
+        """Go on with the others. Too late where somebody has won, perhaps this one, in the same turn of the loop."""
+        if self._end.done():
+            return
         attempt.close()
         self._running.discard(attempt)
         self._failures.append((attempt.address, error))
@@ -163,7 +165,7 @@ class Attempt:
         address = self.address.sockaddr
         try:
             code = self._sock.connect_ex(address)
-            if code == errno.EINPROGRESS:  # a second call tells of somebody on this machine, who is there already
+            if code == errno.EINPROGRESS:  # on this machine it is over by now, either way: a second call tells how
                 code = self._sock.connect_ex(address)
         except OSError as error:  # the path of a unix socket may be too long
             self._race.lost(self, error)

@@ -291,11 +291,18 @@ class Connection(asyncio.Protocol):
         """Close in order: what was written is still delivered."""
         self.flush()
         self.transport.close()
+        self._forget_who_heard()
 
     def abort(self) -> None:
         """Close at once; what was not delivered is lost."""
         self.unsent.clear()
         self.transport.abort()
+        self._forget_who_heard()
+
+    def _forget_who_heard(self) -> None:
+        """An error that was raised knows the frames it went through, and they know us: a ring for the collector."""
+        if self._lost is not None:
+            self._lost.__traceback__ = None
 
     async def linger(self, most: int, seconds: float) -> None:
         """Close so that the peer reads our last words and not a reset (RFC 9112 §9.6).

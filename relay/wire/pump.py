@@ -58,7 +58,7 @@ class BodyRelay:
         try:
             await self._done
         finally:
-            self._source.on_readable = self._sink.on_writable = self._source.on_data = None
+            self._source.on_readable = self._sink.on_writable = self._source.on_data = self._done = None
 
     def _take_chunks(self, data: bytes) -> bool:
         """Move whole chunks that have just come, as most events of streams do. False where more has to be done."""
@@ -87,6 +87,8 @@ class BodyRelay:
                 done.set_result(None)
         except Exception as error:  # noqa: BLE001 - a callback has nobody above it: whoever awaits gets it
             done.set_exception(error)
+        finally:
+            del done  # which has the error, which has this frame: a ring for the collector
 
     def _move(self) -> bool:
         """Move what is at hand; True at the end of the message."""

@@ -1,8 +1,8 @@
-"""A protocol's transport over a socket that a ``Poller`` watches: asyncio's documented contract, on the shortest way.
+"""A protocol's transport over a socket that a ``Poller`` watches: what protocols ask of asyncio's, on the shortest way.
 
-asyncio's own puts a handle, a queue and a context between the system and the protocol, takes three of them and two
-changes of the selector to begin, and sets the socket's options again. This one reads when it is told, and begins at
-once. TLS, and loops without a poller, have their own transports.
+asyncio's own puts a handle, a queue and a context between the system and the protocol, takes a task, a future and
+five handles to begin, and sets the socket's options again. This one reads when it is told, and begins at once. TLS, and
+loops without a poller, have their own transports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Protocol = TypeVar("Protocol", bound="asyncio.Protocol")
 
 READ_SIZE = 64 << 10  # bytes of one read: as much as a connection lets wait (``connection.HIGH_WATER``)
 HIGH, LOW = 64 << 10, 16 << 10  # unsent bytes at which a protocol is told to pause, and to go on: asyncio's defaults
-ROOM = OUT | ERR | HUP  # of an error, a send tells more
+ROOM = OUT | ERR | HUP  # what is worth a try to send: where there is an error, that tells which
 
 
 def attach(
@@ -43,23 +43,24 @@ def attach(
 class SocketTransport(asyncio.Transport):
     """A connected, non-blocking socket, owned from now on, and the protocol that it talks to.
 
-    The protocol is told in the course of this that its connection is made.
+    The protocol is told in the course of this that its connection is made. Limits of what may wait to be sent cannot be
+    changed, and ``get_extra_info`` knows ``socket`` and ``peername``.
     """
 
     __slots__ = (
         "_buffer",
         "_closing",
         "_descriptor",
-        "_ended",
-        "_finished",
         "_gone",
         "_loop",
         "_missed",
+        "_peer_ended",
         "_peername",
         "_protocol",
         "_reading",
         "_sock",
         "_stuffed",
+        "_we_ended",
     )
 
     def __init__(self, loop: PollerLoop, sock: socket.socket, peername: object, protocol: asyncio.Protocol) -> None:
@@ -70,21 +71,29 @@ class SocketTransport(asyncio.Transport):
         self._peername = peername
         self._reading = True
         self._missed = False  # something is there that nobody wanted to read
-        self._ended = False  # the peer has said its last, and the protocol knows
+        self._peer_ended = False  # the peer has said its last, and the protocol knows
         self._buffer = bytearray()  # what the system did not take yet
         self._stuffed = False  # the protocol was told to pause
-        self._finished = False  # we have said our last
+        self._we_ended = False  # we have said our last
         self._closing = False
         self._gone = False  # the protocol is about to be told that the connection is lost
         loop.poller.watch(self._descriptor, self._happened)
-        self._tell("connection_made", self)
+        try:
+            protocol.connection_made(self)
+        except Exception as error:  # noqa: BLE001 - who accepts has others to go on with
+            self._fail(error)
 
     def _happened(self, mask: int) -> None:
-        """What the poller tells."""
-        if mask != OUT:
-            self._read(mask)
-        if self._buffer and mask & ROOM:
-            self._send_rest()
+        """What the poller tells. Whatever breaks in the course of it, the protocol's doing or not, is an end."""
+        try:
+            if mask != OUT:  # more than room alone
+                self._read(mask)
+            if self._buffer and mask & ROOM:
+                self._send_rest()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a callback has nobody above it
+            self._fail(error)
 
     def _read(self, mask: int) -> None:
         """Read once; others have their turn before more.
@@ -99,13 +108,10 @@ class SocketTransport(asyncio.Transport):
             data = self._sock.recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
-            self._force(error)
-            return
         if not data:
             self._end()
             return
-        self._tell("data_received", data)
+        self._protocol.data_received(data)
         if len(data) == READ_SIZE or mask & ~(IN | OUT):
             self._look_again()
 
@@ -119,8 +125,8 @@ class SocketTransport(asyncio.Transport):
     def _end(self) -> None:
         """The peer has said its last; the protocol decides whether we say more."""
         self._reading = False
-        self._ended = True
-        if not self._tell("eof_received"):
+        self._peer_ended = True
+        if not self._protocol.eof_received():
             self.close()
 
     def _send_rest(self) -> None:
@@ -129,13 +135,10 @@ class SocketTransport(asyncio.Transport):
             sent = self._sock.send(self._buffer)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
-            self._force(error)
-            return
         del self._buffer[:sent]
         if self._stuffed and len(self._buffer) <= LOW:
             self._stuffed = False
-            self._tell("resume_writing")  # who may write more
+            self._protocol.resume_writing()  # who may write more
         if not self._buffer:
             self._sent_all()
 
@@ -143,11 +146,8 @@ class SocketTransport(asyncio.Transport):
         if self._closing:
             if not self._gone:
                 self._leave(None)
-        elif self._finished:
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                self._force(error)
+        elif self._we_ended:
+            self._sock.shutdown(socket.SHUT_WR)
 
     # Reading.
 
@@ -161,7 +161,7 @@ class SocketTransport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         """Read again, beginning with what came meanwhile."""
-        if self._reading or self._ended or self._closing:
+        if self._reading or self._peer_ended or self._closing:
             return
         self._reading = True
         if self._missed:
@@ -171,9 +171,9 @@ class SocketTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data``, what the system does not take later; nothing once the connection is lost."""
-        if self._finished:
+        if self._we_ended:
             raise RuntimeError("Cannot call write() after write_eof()")
-        if self._gone:
+        if self._gone or not data:
             return
         if self._buffer:
             self._buffer += data
@@ -190,7 +190,7 @@ class SocketTransport(asyncio.Transport):
             self._buffer += memoryview(data)[sent:]
         if len(self._buffer) > HIGH and not self._stuffed:
             self._stuffed = True
-            self._tell("pause_writing")
+            self._protocol.pause_writing()
 
     def get_write_buffer_size(self) -> int:
         """How many bytes the system has not taken yet."""
@@ -202,9 +202,9 @@ class SocketTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """End our direction once everything written has left. Raises OSError where the peer is gone."""
-        if self._closing or self._finished:
+        if self._closing or self._we_ended:
             return
-        self._finished = True
+        self._we_ended = True
         if not self._buffer:
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -241,19 +241,14 @@ class SocketTransport(asyncio.Transport):
             return self._sock
         return self._peername if name == "peername" else default
 
-    def _tell(self, what: str, *values: object) -> object:
-        """Call the protocol; its connection ends where it breaks."""
-        try:
-            return getattr(self._protocol, what)(*values)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - a callback has nobody above it
-            message = f"Fatal error: protocol.{what}() call failed."
+    def _fail(self, error: BaseException) -> None:
+        """End for an error. Where it is not the peer's or the system's, the loop is told."""
+        if not isinstance(error, OSError):
+            message = "Fatal error on socket transport"
             self._loop.call_exception_handler(
                 {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
             )
-            self._force(error)
-            return None
+        self._force(error)
 
     def _force(self, error: BaseException | None) -> None:
         """End without sending what is left."""
