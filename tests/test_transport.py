@@ -115,6 +115,19 @@ class Line:
         self.far.close()
 
 
+def worker_loop() -> PollerLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, PollerLoop)
+    return loop
+
+
+def complaints_of_the_loop() -> list[dict[str, Any]]:
+    """What the loop is going to complain of."""
+    complaints: list[dict[str, Any]] = []
+    worker_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    return complaints
+
+
 @asynccontextmanager
 async def line(kind: str, pair: str = "unix") -> AsyncIterator[Line]:
     loop = asyncio.get_running_loop()
@@ -123,8 +136,7 @@ async def line(kind: str, pair: str = "unix") -> AsyncIterator[Line]:
     far.setblocking(False)
     with far:
         if kind == "ours":
-            assert isinstance(loop, PollerLoop)
-            _, protocol = attach(loop, near, near.getpeername(), Noting)
+            _, protocol = attach(worker_loop(), near, near.getpeername(), Noting)
         else:
             transport, protocol = await loop.connect_accepted_socket(Noting, near)
             transport.max_size = READ_SIZE  # type: ignore[attr-defined]
@@ -429,8 +441,7 @@ async def test_it_knows_its_socket(kind: str) -> None:
 async def test_a_protocol_that_fails_is_told_of_and_closed(
     kind: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    complaints = complaints_of_the_loop()
 
     def fail(*_: object) -> None:
         raise ValueError("broken")
@@ -447,8 +458,7 @@ async def test_a_protocol_that_fails_is_told_of_and_closed(
 
 
 async def test_a_protocol_that_fails_to_go_on_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    complaints = complaints_of_the_loop()
 
     def cancel(*_: object) -> None:
         raise asyncio.CancelledError
@@ -472,10 +482,7 @@ async def test_nothing_written_is_nothing_sent(kind: str) -> None:
 
 
 async def test_a_protocol_that_fails_at_once_is_told_of_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    complaints: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, PollerLoop)
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    complaints = complaints_of_the_loop()
 
     def fail(*_: object) -> None:
         raise ValueError("broken")
@@ -484,33 +491,29 @@ async def test_a_protocol_that_fails_at_once_is_told_of_and_closed(monkeypatch: 
     near, far = socket.socketpair()
     with far:
         near.setblocking(False)
-        _, protocol = attach(loop, near, "", Noting)
+        _, protocol = attach(worker_loop(), near, "", Noting)
         await protocol.until(("lost", ValueError))
         assert near.fileno() == -1
         assert [one["message"] for one in complaints] == ["Fatal error on socket transport"]
 
 
 async def test_a_socket_that_cannot_be_watched_is_closed() -> None:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, PollerLoop)
     near, far = socket.socketpair()
     with far:
-        loop.poller.register(near, 1)  # so the system has it already
+        worker_loop().poller.register(near, 1)  # so the system has it already
         with pytest.raises(FileExistsError):
-            attach(loop, near, "", Noting)
+            attach(worker_loop(), near, "", Noting)
         assert near.fileno() == -1
 
 
 async def test_a_factory_that_fails_leaves_nothing() -> None:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, PollerLoop)
     near, far = socket.socketpair()
 
     def fail() -> Noting:
         raise ValueError("broken")
 
     with far, pytest.raises(ValueError, match="broken"):
-        attach(loop, near, "", fail)
+        attach(worker_loop(), near, "", fail)
     assert near.fileno() == -1
 
 

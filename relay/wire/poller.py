@@ -2,7 +2,7 @@
 
 Of every event asyncio makes a handle, a place in a queue and a call in a context, which is as much work as to read what
 came. A descriptor that is watched here is told within the look at the system; all others go to the loop as ever. With
-``transport`` on top of it a stream is set up for a quarter less, and its event passes for a sixth less.
+``transport`` on top of it a stream is set up for a quarter less, and an event passes for a sixth less.
 
 Where there is no epoll (anything but Linux), and where uvloop is asked for, the loop has its own transports.
 """
