@@ -6,6 +6,11 @@ gets a request is decided in ``router``; everything that touches bytes, sockets 
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until `start`: what is imported stays, and sixty looks for garbage in it were a twentieth of a start
+
 import asyncio
 import logging
 import random

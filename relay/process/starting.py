@@ -51,6 +51,9 @@ def start(arguments: argparse.Namespace, hire: Hire, decide: Callable[[Config], 
 
     ``hire`` makes the worker inside its loop, ``decide`` a router that has seen nothing yet.
     """
+    gc.freeze()  # what was imported lives as long as the process
+    gc.set_threshold(GARBAGE)
+    gc.enable()
     try:
         if arguments.demo:
             with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -177,8 +180,7 @@ def run_loop(config: Config, arguments: argparse.Namespace, live: Callable[[Logs
     with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
         logs = Logs(config.logging, arguments.log_level)
         logs.start()
-        gc.freeze()  # what start-up has left lives as long as the process
-        gc.set_threshold(GARBAGE)
+        gc.freeze()  # so does what start-up has left
         try:
             runner.run(live(logs))
         finally:
