@@ -113,14 +113,7 @@ class SocketTransport(asyncio.Transport):
             return
         self._protocol.data_received(data)
         if len(data) == READ_SIZE or mask & ~(IN | OUT):
-            self._look_again()
-
-    def _look_again(self) -> None:
-        if self._reading:
-            self._missed = False
             self._loop.poller.again(self._descriptor)
-        else:
-            self._missed = True
 
     def _end(self) -> None:
         """The peer has said its last; the protocol decides whether we say more."""
@@ -165,7 +158,8 @@ class SocketTransport(asyncio.Transport):
             return
         self._reading = True
         if self._missed:
-            self._look_again()
+            self._missed = False
+            self._loop.poller.again(self._descriptor)
 
     # Writing.
 
