@@ -5,16 +5,28 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+import pytest
+
 from relay.wire.poller import new_loop
+from tests.scripted import ScriptedUpstream
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run in the loop that a worker runs in."""
     return {"worker": new_loop}
+
+
+@pytest.fixture
+async def up() -> AsyncIterator[ScriptedUpstream]:
+    """An upstream that waits to be told what to say."""
+    upstream = ScriptedUpstream()
+    await upstream.start()
+    yield upstream
+    await upstream.close()
 
 
 def pytest_collection_finish() -> None:

@@ -19,24 +19,16 @@ import pytest
 from relay.version import VERSION
 from tests.harness import OK
 from tests.processes import PATIENCE, connected, run, running, start
-from tests.scripted import ScriptedUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.scripted import ScriptedUpstream
 
 ENTRY = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/a, api_key: sk-abcdefgh12345678%s}\n"
 GET = b"GET /v1/things HTTP/1.1\r\nHost: p\r\n\r\n"
 EVENT_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 FIRST, LAST = b"a\r\ndata: one\n\r\n", b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
 
 
 def write(folder: Path, text: str, name: str = "config.yaml") -> None:

@@ -46,14 +46,6 @@ def error_of(answer: bytes) -> dict[str, object]:
 
 
 @pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
-
-
-@pytest.fixture
 async def second() -> AsyncIterator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
     await upstream.start()

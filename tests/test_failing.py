@@ -48,14 +48,6 @@ BODY = hashlib.shake_128(b"a body").digest(3_000_000)
 
 
 @pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
-
-
-@pytest.fixture
 async def second() -> AsyncIterator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
     await upstream.start()

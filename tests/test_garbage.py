@@ -15,27 +15,18 @@ from tests.every_loop import settle
 from tests.harness import OK, POST_CHAT, proxy_for, read_answer, with_timeouts
 from tests.scripted import ScriptedUpstream, reset
 
-MANY = 40  # exchanges: more than there is of anything else
-
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.scripted import Turn
 
+MANY = 40  # exchanges: more than there is of anything else
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 LIMITED = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}"
 STREAM = EVENTS + b"c\r\ndata: {}\r\n\r\n\r\n" * 3 + b"0\r\n\r\n"
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\nhalf"
 CLOSING = b"HTTP/1.1 200 OK\r\n\r\nas much as there is"
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
 
 
 @pytest.fixture

@@ -21,21 +21,11 @@ from tests.processes import running
 from tests.scripted import ScriptedUpstream, reset
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.harness import Proxy
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 TRACED = POST_CHAT.replace(b"Host: p\r\n", f"Host: p\r\nTraceparent: {PARENT}\r\ntracestate: vendor=1\r\n".encode())
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
 
 
 # Spans.

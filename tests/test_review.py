@@ -27,20 +27,10 @@ from tests.scripted import ScriptedUpstream, dechunk
 from tests.test_failing import say_nothing, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.harness import Proxy
 
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
 
 
 def upload(length: int, *lines: str) -> bytes:
