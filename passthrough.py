@@ -16,7 +16,6 @@ import logging
 import random
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,7 @@ from relay.record.lines import milliseconds
 from relay.record.metrics import exposition
 from relay.scopes.affinity import AffinityStore
 from relay.scopes.pinning import Errand, Pinning
+from relay.values import Value
 from relay.wire.classification import Request, classify, is_decided
 from relay.wire.downstream import Exchange
 from relay.wire.handshake import SWITCHING
@@ -71,29 +71,30 @@ ERRORS = 400  # from here on nobody wants the rest of the request
 SERVER_ERRORS = 500  # from here on an answer may be kept while another deployment is asked
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Brain:
+class Brain(Value):
     """What decides, by one configuration: an exchange ends with the one that it began with (SPEC §14)."""
 
     router: Router
     pinning: Pinning
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Passage:
     """One exchange on its way: what was asked, where it may go, which answers came."""
 
-    exchange: Exchange
-    request: Request
-    client: Client
-    brain: Brain
-    naming: Naming
-    route: Route
-    socket: ResponsesSocket | None = None  # where the client has heard our own 101 already
-    routes: list[Route] = field(default_factory=list)  # that were asked along: more than one where ids are looked for
-    responses: dict[Attempt, UpstreamResponse] = field(default_factory=dict)
-    rows: dict[Attempt, Row] = field(default_factory=dict)  # of the record
-    error: UpstreamFailure | None = None  # why the last attempt had no answer
+    def __init__(
+        self, exchange: Exchange, request: Request, client: Client, brain: Brain, naming: Naming, route: Route
+    ) -> None:
+        self.exchange = exchange
+        self.request = request
+        self.client = client
+        self.brain = brain
+        self.naming = naming
+        self.route = route
+        self.routes: list[Route] = []  # that were asked along: more than one where ids are looked for
+        self.responses: dict[Attempt, UpstreamResponse] = {}
+        self.rows: dict[Attempt, Row] = {}  # of the record
+        self.socket: ResponsesSocket | None = None  # where the client has heard our own 101 already
+        self.error: UpstreamFailure | None = None  # why the last attempt had no answer
 
 
 class Worker:
@@ -164,7 +165,8 @@ class Worker:
     ) -> None:
         """Find out where a classified request may go, and bring the answer back."""
         naming, route = await self._resolve(exchange, request.subject, client, brain)
-        passage = Passage(exchange, request, client, brain, naming, route, socket)
+        passage = Passage(exchange, request, client, brain, naming, route)
+        passage.socket = socket
         group = passage.route.group.name
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
         try:
@@ -221,7 +223,7 @@ class Worker:
     @asynccontextmanager
     async def _asked(self, passage: Passage, scope: str, request: Request) -> AsyncIterator[UpstreamResponse]:
         """The answer of one scope to a request beside that of the client."""
-        beside = replace(passage, request=request, routes=[], responses={}, rows={}, error=None)
+        beside = Passage(passage.exchange, request, passage.client, passage.brain, passage.naming, passage.route)
         try:
             await self._ask_along(beside, passage.brain.router.within(passage.route, scope))
             assert beside.route.answer is not None

@@ -7,14 +7,17 @@ values mean "unchanged" on reload. Times are seconds, sizes are bytes.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from .values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
 MIB = 1 << 20
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Secret:
@@ -51,8 +54,7 @@ class Secret:
         return hash(self._value)
 
 
-@dataclass(frozen=True, slots=True)
-class BaseURL:
+class BaseURL(Value):
     """Where an upstream listens. ``path`` has no trailing slash; ``unix`` names a socket instead of host and port."""
 
     scheme: str
@@ -69,8 +71,7 @@ class BaseURL:
         return (host if self.port == default else f"{host}:{self.port}").encode()
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamTLS:
+class UpstreamTLS(Value):
     """How an upstream's certificate is checked, and what we show it. Paths, not contents."""
 
     verify: bool = True
@@ -79,8 +80,7 @@ class UpstreamTLS:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerTLS:
+class ListenerTLS(Value):
     """The proxy's own certificate; with ``client_ca`` clients must show one that it signed."""
 
     certificate: str
@@ -88,9 +88,10 @@ class ListenerTLS:
     client_ca: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Value):
     """One base URL, one key, one upstream model name."""
+
+    _hidden = ("extra_headers", "proxy")  # they may hold keys and passwords
 
     id: str
     group: str
@@ -110,22 +111,20 @@ class Deployment:
     stream_timeout: float | None = None
     max_parallel_requests: int | None = None
     cooldown_time: float | None = None
-    extra_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold keys
+    extra_headers: tuple[tuple[str, str], ...] = ()
     tls: UpstreamTLS = UpstreamTLS()
-    proxy: str | None = field(default=None, repr=False)  # URL, maybe with a password; "none"; None: the environment's
+    proxy: str | None = None  # a URL; "none"; None: the environment's
     prices: tuple[tuple[str, Decimal], ...] = ()  # LiteLLM's names, per token (or per second, image, ...)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelGroup:
+class ModelGroup(Value):
     """The name clients ask for, and the deployments that can answer. A trailing ``*`` makes it a pattern."""
 
     name: str
     deployments: tuple[Deployment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Value):
     """Seconds, by SPEC §9's names."""
 
     head: float = 15
@@ -138,8 +137,7 @@ class Timeouts:
     drain: float = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Value):
     """Bytes and counts, by SPEC §9's names."""
 
     head_bytes: int = 64 << 10
@@ -151,8 +149,7 @@ class Limits:
     connections: int = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Value):
     """Where and how we listen (``server`` in the file)."""
 
     host: str = "127.0.0.1"
@@ -167,16 +164,14 @@ class Listener:
     tls: ListenerTLS | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Value):
     """Somebody who may use the proxy. ``digest`` is the SHA-256 of the key; None lets anybody in."""
 
     name: str
     digest: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class RouterSettings:
+class RouterSettings(Value):
     """``router_settings``: how a deployment is chosen and left."""
 
     routing_strategy: str = "simple-shuffle"
@@ -185,15 +180,14 @@ class RouterSettings:
     cooldown_time: float = 5
     disable_cooldowns: bool = False
     retry_after: float = 0
-    model_group_alias: Mapping[str, str] = field(default_factory=dict)
-    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    model_group_alias: Mapping[str, str] = NOTHING
+    fallbacks: Mapping[str, tuple[str, ...]] = NOTHING
     default_fallbacks: tuple[str, ...] = ()
     default_model: str | None = None
     unknown_model: str = "forward"  # or "reject"
 
 
-@dataclass(frozen=True, slots=True)
-class AffinitySettings:
+class AffinitySettings(Value):
     """``affinity``: where resource ids are remembered. ``path`` None means nowhere but in memory."""
 
     path: str | None = "passthrough.db"
@@ -203,21 +197,21 @@ class AffinitySettings:
     cache_entries: int = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class LoggingSettings:
+class LoggingSettings(Value):
     """``logging``: a ``dictConfig`` mapping that replaces the default, or None. ``otel`` asks for spans."""
 
-    dict_config: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold a handler's credentials
+    _hidden = ("dict_config",)  # it may hold a handler's credentials
+
+    dict_config: Mapping[str, Any] | None = None
     json_logs: bool | None = None  # None: JSON unless stdout is a terminal
     otel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Value):
     """Everything that the file decides. ``groups`` are in the order of the file."""
 
     groups: Mapping[str, ModelGroup]
-    unserved: Mapping[str, str] = field(default_factory=dict)  # group -> why it cannot be served
+    unserved: Mapping[str, str] = NOTHING  # group -> why it cannot be served
     clients: tuple[Client, ...] = (Client("anyone", None),)
     permits_anyone: bool = False  # general_settings.dangerously_permit_weak_or_unset_master_key
     key_header: str | None = None  # general_settings.litellm_key_header_name, lower case

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from passthrough import Worker
@@ -23,6 +22,7 @@ from relay.config import (
 )
 from relay.process.listening import bind
 from relay.process.serving import listen
+from relay.values import replace
 from tests.scripted import read_chunks
 
 if TYPE_CHECKING:

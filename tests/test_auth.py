@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from relay.config import Client, Config, Secret
 from relay.errors import InvalidKey
+from relay.values import replace
 from relay.wire.auth import authenticate
 from relay.wire.heads import Head
 

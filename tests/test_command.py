@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from relay.config import Config, ListenerTLS
 from relay.process.command import DEMO_CONFIG, DEMO_PROJECTS, announcement, base_url, counted, make_parser
 from relay.reading.configfile import parse_config
+from relay.values import replace
 from relay.version import VERSION
 
 if TYPE_CHECKING:

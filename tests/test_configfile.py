@@ -12,7 +12,6 @@ r"""Whole files: what they amount to, what they are warned about, and every mess
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -42,6 +41,7 @@ from relay.reading import configfile, entry, litellm, modellist, routersettings
 from relay.reading import settings as ours
 from relay.reading.configfile import check_listener, parse_config, single_key_config
 from relay.reading.describe import describe, security_notice
+from relay.values import names_of, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -581,7 +581,7 @@ def test_every_key_is_documented_and_nothing_else_is() -> None:
 )
 def test_documented_defaults_are_the_types_own(heading: str, standard: Any) -> None:
     spelt = {"none": None, "true": True, "false": False, "0660": 0o660}
-    values = {field.name: getattr(standard, field.name) for field in dataclasses.fields(standard)}
+    values = {name: getattr(standard, name) for name in names_of(type(standard))}
     checked = 0
     for key, default in documented()[heading].items():
         if key in values and default != "none" and " " not in default:
@@ -592,7 +592,7 @@ def test_documented_defaults_are_the_types_own(heading: str, standard: Any) -> N
 
 def test_the_tables_are_the_types() -> None:
     def names(kind: Any) -> set[str]:
-        return {field.name for field in dataclasses.fields(kind)}
+        return set(names_of(kind))
 
     assert READ["server"] == names(Listener)
     assert READ["server.tls"] == names(ListenerTLS)
@@ -623,7 +623,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
     config = parse_config(example(), "f", environ, reader({"more-models.yaml": ""}, []))
     assert config.warnings == ()
     assert (config.timeouts, config.limits, config.affinity) == (Timeouts(), Limits(), AffinitySettings())
-    assert dataclasses.replace(config.listener, unix=None, tls=None) == Listener()
+    assert replace(config.listener, unix=None, tls=None) == Listener()
     tree = yaml.safe_load(example())
     assert set(tree) == set(configfile.SECTIONS)
     for section in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from importlib import import_module
@@ -22,6 +21,7 @@ from relay.reach.upstream import UpstreamConnection, UpstreamPool
 from relay.reading.configfile import parse_config
 from relay.record.metrics import ProxyMetrics
 from relay.scopes.pinning import Pinning
+from relay.values import names_of as fields_of
 from relay.version import VERSION
 from relay.wire import handshake
 from relay.wire.downstream import Downstream
@@ -147,8 +147,8 @@ def test_yaml_in_documents_is_yaml(text: str) -> None:
 @pytest.mark.parametrize("section", [Limits(), Timeouts()], ids=["limits", "timeouts"])
 def test_limits_and_times_are_those_of_the_code(section: Limits | Timeouts) -> None:
     rows = dict(re.findall(r"^\| `(\w+)`(?:, `\w+`)* \| ([\d.]+) \|", BEHAVIOUR, re.MULTILINE))
-    for name, value in dataclasses.asdict(section).items():
-        assert float(rows[name]) == value, name
+    for name in fields_of(type(section)):
+        assert float(rows[name]) == getattr(section, name), name
 
 
 def test_refusals_are_those_of_the_code() -> None:

@@ -83,5 +83,6 @@ def test_a_secret_takes_the_place_of_the_deployments_key_and_of_nothing_else() -
     approach = Approach(deployment, Lane(b"up", None), b"", frozenset(), Bounded(1))
     span = SimpleNamespace(fields=lambda _: [(b"traceparent", b"00-1-2-01")])
     exchange = cast("Exchange", SimpleNamespace(head=head, span=span, config=CONFIG))
-    asked = Request(target, cast("RequestBody", None), Subject(match_endpoint("GET", "/realtime")), secret="ek_1")
+    asked = Request(target, cast("RequestBody", None), Subject(match_endpoint("GET", "/realtime")))
+    asked.secret = "ek_1"
     assert request_lines(approach, exchange, asked) == b"Authorization: Bearer ek_1\r\ntraceparent: 00-1-2-01\r\n"

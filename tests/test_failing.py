@@ -7,7 +7,6 @@ import hashlib
 import json
 import random
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 import passthrough
 from relay.config import BaseURL, RouterSettings, UpstreamTLS
 from relay.errors import UpstreamFailure
+from relay.values import replace
 from router import Verdict
 from tests.harness import (
     CHAT,

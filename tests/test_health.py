@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from relay.choosing.health import Ledger, Member, Why
 from relay.choosing.outcomes import Figures, Kind, Outcome
 from relay.config import Config, RouterSettings, Secret
+from relay.values import replace
 from tests.fleet import config, deployment
 
 NOW = 1000.0

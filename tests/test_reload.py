@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +18,7 @@ import trustme
 from relay.config import AffinitySettings, Listener, ListenerTLS, LoggingSettings
 from relay.errors import ConfigError
 from relay.process.reloading import check, without_fixed
+from relay.values import replace
 from tests.crowd import crowd
 from tests.fleets import ask, children, metric, until, write_config
 from tests.harness import KEY, OK, PATIENCE, POST_CHAT, config_over, deployment, get, post

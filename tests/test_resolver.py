@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from relay.config import AffinitySettings, Config, RouterSettings
 from relay.errors import BadRequest, ModelNotFound, ScopeConflict
 from relay.subjects.endpoints import match_endpoint
 from relay.subjects.subject import Subject
+from relay.values import replace
 from tests.fleet import config, deployment
 
 if TYPE_CHECKING:

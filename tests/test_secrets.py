@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import pytest
 
 from relay.config import Client, Config, Listener, LoggingSettings, Secret
 from relay.errors import InvalidKey
+from relay.values import replace
 from relay.wire.auth import authenticate
 from relay.wire.heads import Head
 from tests.harness import KEY, OK, PATIENCE, config_over, deployment, get, post, proxy_for, proxy_over, with_limits

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from relay.config import Listener, ListenerTLS, UpstreamTLS
 from relay.process.watching import Watch, watched_files
+from relay.values import replace
 from tests.harness import config_over, deployment
 
 if TYPE_CHECKING:

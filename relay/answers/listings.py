@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..subjects.endpoints import decode
+from ..values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,7 @@ ORDERS = ("asc", "desc")
 OWN = frozenset({"after", "before", "limit", "order"})  # the parameters that merging writes itself
 
 
-@dataclass(frozen=True, slots=True)
-class Habits:
+class Habits(Value):
     """How one list of the API behaves where a client does not say."""
 
     size: int | None = 20  # items on a page; None: all that there is, always
@@ -57,8 +56,7 @@ class Item(NamedTuple):
     raw: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Value):
     """A page: its items, and everything else that it says."""
 
     items: list[Item]
@@ -154,8 +152,7 @@ def write_listing(others: dict[str, str], items: list[Item], *, has_more: bool) 
     return ("{" + ", ".join(members) + "}").encode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Value):
     """What a client asks a list for."""
 
     after: str | None

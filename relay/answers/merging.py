@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..bounded import Bounded
@@ -22,6 +21,7 @@ from ..errors import AllOut, Unavailable, UpstreamFailure
 from ..record.inflate import CODINGS, Inflater
 from ..scopes.learning import Learner
 from ..subjects.resources import retrieve_path
+from ..values import Value
 from ..wire.classification import Request, find_model_in_target
 from ..wire.targets import Target
 from .listings import Item, Listing, Wish, moment_of, read_listing, write_listing
@@ -73,8 +73,7 @@ class Asked(Protocol):
 Asker: TypeAlias = "Callable[[str, Request], AbstractAsyncContextManager[UpstreamResponse]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Value):
     """Where a page begins or ends: at which item, and how far each scope had been read by then."""
 
     id: str

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import Secret
 from ..reach.lanes import make_own_lines
 from ..reach.upstream import MalformedAnswer
 from ..subjects.endpoints import shown_by
+from ..values import replace
 from ..wire.fields import LONGEST_KNOWN_HEAD, outbound_lines
 from ..wire.handshake import SWITCH_LINES, grants_plainly, grants_websocket
 from .recording import trace_lines

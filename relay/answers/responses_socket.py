@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 from ..choosing.outcomes import LONGEST_BODY
 from ..errors import ClientGone, ClientTooSlow, ProxyError, UpstreamFailure
 from ..subjects.endpoints import match_endpoint
+from ..values import replace
 from ..wire.classification import take_finds
 from ..wire.frames import Close, FrameError, Opcode, close_payload, write_frame
 from ..wire.handshake import SWITCHING, answer_lines, check_request

@@ -9,9 +9,10 @@ from __future__ import annotations
 import enum
 import json
 import re
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..values import Value, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,8 +75,7 @@ class Effect(enum.Enum):
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Policy:
+class Policy(Value):
     """One row of the table. ``braked``: a retry after it counts against the pool-wide brake."""
 
     again: Again
@@ -124,8 +124,7 @@ class Figures(NamedTuple):
     reset: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value):
     """What happened in an attempt.
 
     ``status`` is the upstream's, None where no answer came. ``retry_after``: seconds that the answer asks us to wait.

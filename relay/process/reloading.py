@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..reach.tls import server_context
 from ..reach.upstream import open_pool
 from ..reading.configfile import check_listener
+from ..values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..reading.configfile import check_listener, parse_config, single_key_config
+from ..values import replace
 from .watching import Watch, watched_files
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+from ..values import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,8 +41,7 @@ class Address(NamedTuple):
         return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Answer:
+class Answer(Struct):
     """What a name meant at ``looked_up``; ``hosts`` are its addresses as ``peername[0]`` shows them."""
 
     addresses: tuple[Address, ...]

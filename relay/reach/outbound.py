@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..config import Secret
+from ..values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,14 +35,15 @@ PROXY_URL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyAddress:
+class ProxyAddress(Value):
     """An outbound proxy: reached over TLS when ``scheme`` is ``https``; ``credentials`` are ``user:password``."""
+
+    _hidden = ("credentials",)  # not even the end of a password is shown
 
     scheme: str
     host: str
     port: int
-    credentials: Secret | None = field(default=None, repr=False)  # not even the end of a password is shown
+    credentials: Secret | None = None
 
     def authorization(self) -> bytes | None:
         """The value of ``Proxy-Authorization`` (RFC 7617 §2), or None without credentials."""

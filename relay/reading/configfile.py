@@ -6,11 +6,11 @@ start: with every problem of the file at once.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Client, Config, Secret, UpstreamTLS
 from ..errors import ConfigError
+from ..values import replace
 from . import litellm
 from .document import Report, Scalar, Table, plain
 from .entry import PARAMS, Surroundings, read_verify

@@ -8,7 +8,6 @@ used where it is there; what a message says never depends on it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -76,25 +75,27 @@ class Report:
         return tuple(map(str, ranked))
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Scalar:
     """One value: ``value`` as YAML 1.1 types it, ``text`` as it was written."""
 
-    place: Place
-    value: bool | int | float | str | None
-    text: str
-    size: int = 1
-    depth: int = 1
+    __slots__ = ("place", "text", "value")
+    size = depth = 1
+
+    def __init__(self, place: Place, value: float | str | None, text: str) -> None:
+        self.place = place
+        self.value = value
+        self.text = text
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Items:
     """A list."""
 
-    place: Place
-    items: list[Node] = field(default_factory=list)
-    size: int = 1
-    depth: int = 1
+    __slots__ = ("depth", "items", "place", "size")
+
+    def __init__(self, place: Place, items: Iterable[Node] = ()) -> None:
+        self.place = place
+        self.items = list(items)
+        self.size = self.depth = 1
 
 
 class Entry(NamedTuple):
@@ -104,14 +105,15 @@ class Entry(NamedTuple):
     node: Node
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Table:
     """A mapping, by the text of its keys, in the order of the file; what merge keys bring in comes last."""
 
-    place: Place
-    entries: dict[str, Entry] = field(default_factory=dict)
-    size: int = 1
-    depth: int = 1
+    __slots__ = ("depth", "entries", "place", "size")
+
+    def __init__(self, place: Place, entries: dict[str, Entry] | None = None) -> None:
+        self.place = place
+        self.entries = {} if entries is None else entries
+        self.size = self.depth = 1
 
 
 Node = Scalar | Items | Table

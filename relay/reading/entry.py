@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import BaseURL, Deployment, Secret, UpstreamTLS
+from ..values import replace
 from . import litellm
 from .bases import parse_base, show_base
 from .document import Scalar
@@ -93,15 +93,17 @@ class Skipped(NamedTuple):
     advice: str = ""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Surroundings:
     """What the rest of the file says about every entry; ``without_effect`` collects keys that do nothing here."""
 
-    references: References
-    credentials: Mapping[str, Table] = field(default_factory=dict)
-    stream_timeout: float | None = None
-    tls: UpstreamTLS = field(default_factory=UpstreamTLS)
-    without_effect: set[str] = field(default_factory=set)
+    def __init__(
+        self, references: References, credentials: Mapping[str, Table], stream_timeout: float | None, tls: UpstreamTLS
+    ) -> None:
+        self.references = references
+        self.credentials = credentials
+        self.stream_timeout = stream_timeout
+        self.tls = tls
+        self.without_effect: set[str] = set()
 
 
 def read_entry(group: str, params: Section, info: Section, around: Surroundings) -> list[Deployment] | Skipped:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..config import Deployment, ModelGroup
+from ..values import replace
 from .document import Table
 from .entry import PARAMS, Skipped, Surroundings, read_entry
 from .kinds import TEXT, is_label
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 ENTRY = ("model_name", "litellm_params", "model_info")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ModelList:
     """Reads entries one after another; then holds the groups."""
 
-    around: Surroundings
-    _unserved: dict[str, str] = field(default_factory=dict)
-    _skipped: list[tuple[Place, str]] = field(default_factory=list)
-    _members: dict[str, list[Deployment]] = field(default_factory=dict)
-    _named: dict[str, Place] = field(default_factory=dict)  # ids that the file gives, and where
-    _derived: list[tuple[str, int]] = field(default_factory=list)  # group and index of those that it does not
+    def __init__(self, around: Surroundings) -> None:
+        self.around = around
+        self._unserved: dict[str, str] = {}
+        self._skipped: list[tuple[Place, str]] = []
+        self._members: dict[str, list[Deployment]] = {}
+        self._named: dict[str, Place] = {}  # ids that the file gives, and where
+        self._derived: list[tuple[str, int]] = []  # group and index of those that it does not
 
     @property
     def groups(self) -> dict[str, ModelGroup]:

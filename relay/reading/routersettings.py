@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import RouterSettings
+from ..values import Value
 from .document import Items, Scalar, Table
 from .kinds import COUNT, FLAG, SECONDS_OR_NONE, TEXT, choice
 from .litellm import OTHER_STRATEGIES, STRATEGIES
@@ -44,15 +44,14 @@ class Named(NamedTuple):
     name: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Defaults:
+class Defaults(Value):
     """What ``litellm_settings`` says of the same keys; ``router_settings`` wins."""
 
-    num_retries: int = _STANDARD.num_retries
-    allowed_fails: int = _STANDARD.allowed_fails
-    cooldown_time: float = _STANDARD.cooldown_time
-    fallbacks: dict[str, tuple[Named, list[Named]]] = field(default_factory=dict)
-    default_fallbacks: list[Named] = field(default_factory=list)
+    num_retries: int
+    allowed_fails: int
+    cooldown_time: float
+    fallbacks: dict[str, tuple[Named, list[Named]]]
+    default_fallbacks: list[Named]
 
 
 def read_defaults(section: Section) -> Defaults:

@@ -5,10 +5,10 @@ Each is a table of its keys; ``docs/config.md`` and ``config.example.yaml`` say 
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ..config import AffinitySettings, Limits, Listener, ListenerTLS, LoggingSettings, Timeouts
+from ..values import names_of
 from .document import Items, Node, Table
 from .kinds import (
     AT_LEAST_ONE,
@@ -44,8 +44,8 @@ SERVER: dict[str, Kind[Any]] = {
     "uvloop": FLAG,
 }
 TLS: dict[str, Kind[Any]] = {"certificate": TEXT, "key": TEXT, "client_ca": TEXT}
-TIMEOUTS: dict[str, Kind[Any]] = {field.name: SECONDS for field in fields(Timeouts)} | {"drain": SECONDS_OR_NONE}
-LIMITS: dict[str, Kind[Any]] = {field.name: BYTES for field in fields(Limits)} | {
+TIMEOUTS: dict[str, Kind[Any]] = dict.fromkeys(names_of(Timeouts), SECONDS) | {"drain": SECONDS_OR_NONE}
+LIMITS: dict[str, Kind[Any]] = dict.fromkeys(names_of(Limits), BYTES) | {
     "head_bytes": whole("bytes (a plain whole number, 1024 or more)", least=1024),
     "target_bytes": whole("bytes (a plain whole number, 64 or more)", least=64),
     "inspection_bytes": whole("bytes (a plain whole number, 1024 or more)", least=1024),

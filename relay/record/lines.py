@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 from operator import itemgetter
@@ -30,7 +29,6 @@ class Attempt(TypedDict):
     ms: float
 
 
-@dataclass(init=False, eq=False, repr=False)
 class ExchangeRecord:
     """Everything that is told of one exchange. Made when its head is read, filled in as it goes on.
 
@@ -50,7 +48,7 @@ class ExchangeRecord:
     deployment: str | None = None
     scope: str | None = None
     reason: str | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt]
     status: int | None = None
     outcome: str | None = None
     bytes_in: int = 0
@@ -75,7 +73,7 @@ def milliseconds(seconds: float) -> float:
     return int(seconds * 1e6 + 0.5) / 1e3
 
 
-FIELDS = tuple(ExchangeRecord.__dataclass_fields__)
+FIELDS = tuple(ExchangeRecord.__annotations__)
 KNOWN = ("client", "method", "path", "endpoint", "group", "model", "deployment", "scope", "reason")
 OF_EXCHANGE = itemgetter(*FIELDS)
 LINE = "{" + ",".join(f'"{name}":%s' for name in FIELDS) + "}"

@@ -8,9 +8,10 @@ transcription, speech events), and seconds of audio (``{"type": "duration", "sec
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ..values import Struct, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,7 @@ LARGEST = 1 << 53  # what JSON's numbers carry exactly; a count beyond it is no 
 Number = int | Decimal
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(Struct):
     """What one answer used.
 
     Cached, cache-write, audio and image tokens are part of ``input_tokens``; reasoning, audio and image tokens are
@@ -88,12 +88,12 @@ def total(one: Usage | None, other: Usage) -> Usage:
     if one is None:
         return other
     sums: dict[str, Any] = {}
-    for field in fields(Usage):
-        first, second = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "service_tier":
-            sums[field.name] = second or first
+    for name in names_of(Usage):
+        first, second = getattr(one, name), getattr(other, name)
+        if name == "service_tier":
+            sums[name] = second or first
         else:
-            sums[field.name] = first if second is None else second if first is None else first + second
+            sums[name] = first if second is None else second if first is None else first + second
     return Usage(**sums)
 
 

@@ -9,7 +9,7 @@ from ..record.finders import USAGE, IdFinder, UsageFinder
 from ..record.tap import ResponseTap
 from ..record.usage import UNMETERED, total
 from ..subjects.endpoints import location_resource, shown_by
-from ..subjects.pointers import Node
+from ..subjects.pointers import NOWHERE
 from ..subjects.resources import HINT, as_resource
 from ..wire.handshake import SWITCHING
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..subjects.subject import Resource, Subject
     from ..wire.heads import RequestHead, ResponseHead
     from .affinity import AffinityStore
-
-NOTHING = Node()
 
 
 class Learner:
@@ -39,7 +37,7 @@ class Learner:
         self._tap = ResponseTap(
             head.get(b"content-type"),
             head.get(b"content-encoding"),
-            shown_by(subject) if good else NOTHING,
+            shown_by(subject) if good else NOWHERE,
             self._metered,
             images=endpoint.template.startswith("/images/"),
         )

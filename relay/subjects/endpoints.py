@@ -10,18 +10,19 @@ or known JSON field of it counts where the value itself says what it is: a known
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ..values import Value
 from .operations import ADMINISTRATION, FAMILIES, OPERATIONS
-from .pointers import Node, compile_pointers
+from .pointers import NOWHERE, compile_pointers
 from .resources import BY_PREFIX, ENCRYPTED, PATHS, SECRET, as_resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from .pointers import Node
     from .subject import Resource, Subject
 
 OTHER = "other"  # the template of every path that no table knows
@@ -46,9 +47,10 @@ class Harmless(Enum):
 UNLESS_STORED = Harmless.UNLESS_STORED  # by name, as ``framing`` has its members
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Endpoint:
+class Endpoint(Value):
     """An API path with a method, and where its ids stand. One operation, one object."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     method: str  # GET also stands for HEAD
     template: str  # "/threads/{thread_id}/runs", or OTHER
@@ -58,18 +60,12 @@ class Endpoint:
     lists: str | None = None  # the kind that this list shows, for the 13 lists that may be merged
     path_ids: tuple[tuple[int, str], ...] = ()  # index in ``path.split("/")``, 1 for the first segment -> kind
     path_model: int | None = None  # index of the segment that begins the model's name; it may hold raw slashes
-    query_ids: Mapping[str, str] = field(default_factory=dict)  # parameter, without a final ``[]`` -> kind
-    header_ids: Mapping[str, str] = field(
-        default_factory=dict
-    )  # lower-case field name -> kind: the keys that are resources (SPEC §13)
-    body: Node = field(default_factory=Node)  # of a JSON request, or of a ``response.create`` frame
-    form: Node = field(
-        default_factory=Node
-    )  # ``/video/id`` is the part ``video[id]``, or a member of a JSON part ``video``
-    response: Node = field(
-        default_factory=Node
-    )  # of a JSON answer, of the JSON in SSE ``data``, of frames that come from upstream
-    unstored: Node = field(default_factory=Node)  # the same where the answer is not stored: what it shows all the same
+    query_ids: Mapping[str, str] = NONE  # parameter, without a final ``[]`` -> kind
+    header_ids: Mapping[str, str] = NONE  # lower-case field name -> kind: the keys that are resources (SPEC §13)
+    body: Node = NOWHERE  # of a JSON request, or of a ``response.create`` frame
+    form: Node = NOWHERE  # ``/video/id`` is the part ``video[id]``, or a member of a JSON part ``video``
+    response: Node = NOWHERE  # of a JSON answer, of the JSON in SSE ``data``, of frames that come from upstream
+    unstored: Node = NOWHERE  # the same where the answer is not stored: what it shows all the same
     location: str | None = None  # kind of the id in the last segment of ``Location``
     metered: bool = False  # answers say what was used
     first_frame: bool = False  # its WebSocket names model and ids in the first frame (SPEC §13)

@@ -26,7 +26,7 @@ from .inspection import (
     plan_of,
 )  # fmt: skip
 from .jsonscan import OVERHEAD, ROOM, VALUE_LIMIT, JSONScanner
-from .pointers import Node
+from .pointers import NOWHERE, Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,6 @@ HEAD_LIMIT = 16 << 10  # bytes of a part's header section; longest seen is a fil
 PADDING_LIMIT = 256  # blanks behind a boundary, which RFC 2046 §5.1.1 tolerates as added by gateways
 CR = ord("\r")
 WORDS = {"true": True, "1": True, "false": False, "0": False}  # as the API reads a flag in a form
-NOWHERE = Node()
 IDENTITY = frozenset({b"7bit", b"8bit", b"binary"})  # RFC 2045 §6.2: content as it is
 
 BOUNDARY = re.compile(rb"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]").fullmatch  # RFC 2046 §5.1.1

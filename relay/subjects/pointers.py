@@ -6,7 +6,6 @@ object). One place may be both a value and a way further down (``/voice`` beside
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,16 +14,21 @@ if TYPE_CHECKING:
 ANY = "*"
 
 
-@dataclass(slots=True)
 class Node:
     """A place in a JSON document: what a string found here is (``kind``), and the places below it."""
 
-    kind: str | None = None
-    children: dict[str, Node] = field(default_factory=dict)
+    __slots__ = ("children", "kind")
+
+    def __init__(self, kind: str | None = None, children: dict[str, Node] | None = None) -> None:
+        self.kind = kind
+        self.children = {} if children is None else children
 
     def child(self, key: str) -> Node | None:
         """The place of member ``key``, or None where nothing below matters. Array elements ask for ``ANY``."""
         return self.children.get(key) or self.children.get(ANY)
+
+
+NOWHERE = Node()
 
 
 def compile_pointers(rows: Iterable[tuple[str, str]]) -> Node:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from ..values import Struct
 
 if TYPE_CHECKING:
     from .endpoints import Endpoint
@@ -17,8 +18,7 @@ class Resource(NamedTuple):
     place: str  # "path", "query", "body", "header", "response", or "hint" (resources.HINT): pins if nothing else does
 
 
-@dataclass
-class Subject:
+class Subject(Struct):
     """Everything in a request that can decide who answers it, and how often it may be sent."""
 
     endpoint: Endpoint

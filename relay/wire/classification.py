@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ from ..subjects.endpoints import find_path_model, find_query_value, match_endpoi
 from ..subjects.inspection import JSONPeek
 from ..subjects.resources import ASKED_MODEL, as_resource
 from ..subjects.subject import Subject
+from ..values import Value
 from .body import Peek, is_json, is_multipart
 from .handshake import asks_for_websocket
 
@@ -28,8 +28,7 @@ LONGEST_NAME = 1024  # characters; the router keeps something for thousands of n
 MOST_RESOURCES = 10_000  # a vector store's file batch takes 2,000; beyond this somebody only wants us to look things up
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Value):
     """Where the client's model stands, so that it can be replaced there and nowhere else."""
 
     where: str  # "path", "query", "body"
@@ -41,17 +40,19 @@ class Place:
 IN_BODY = Place("body")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """A classified request: its subject, and how to write it for one deployment."""
 
-    target: Target
-    body: RequestBody
-    subject: Subject
-    place: Place | None = None
-    websocket: bool = False  # it asks for an upgrade to WebSocket
-    in_first_frame: bool = False  # and names model and resources in its first message only (SPEC §13)
-    secret: str | None = None  # an ephemeral key of the client's own, which goes upstream as itself
+    __slots__ = ("body", "in_first_frame", "place", "secret", "subject", "target", "websocket")
+
+    def __init__(self, target: Target, body: RequestBody, subject: Subject, place: Place | None = None) -> None:
+        self.target = target
+        self.body = body
+        self.subject = subject
+        self.place = place
+        self.websocket = False  # it asks for an upgrade to WebSocket
+        self.in_first_frame = False  # and names model and resources in its first message only (SPEC §13)
+        self.secret: str | None = None  # an ephemeral key of the client's own, which goes upstream as itself
 
     def target_for(self, base_path: str, model: str | None) -> bytes:
         """The target below a deployment's base, the model in path or query replaced."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BadRequest, Forbidden
+from ..values import Value
 
 if TYPE_CHECKING:
     from .heads import RequestHead
@@ -20,8 +20,7 @@ SUSPECT = re.compile(rb"[%\\]|/\.")  # only a path with one of these can hold a 
 TRICK = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:[/;]|$)")  # some servers cut parameters: "..;" is ".." to them
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Value):
     """A relayed request target: ``path`` begins with a slash and holds neither mount nor ``v1/``."""
 
     path: bytes

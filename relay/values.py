@@ -1,0 +1,77 @@
+"""Values of named fields, as ``dataclasses`` makes them, without its cost to a start.
+
+``dataclasses`` writes the text of up to six methods for each class and has it compiled: for the thirty classes of a
+start that was a sixth of the way to the first answer. Here all classes share one method of each kind. The price: a
+default is shared by all values that have it, so it must not be mutable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
+
+set_attribute = object.__setattr__  # also of what is frozen
+
+
+class _Fielded:  # noqa: PLW1641 - what may change has no hash; `Value` has one
+    """What has fields: its annotations but for class variables, in their order."""
+
+    _fields: ClassVar[tuple[str, ...]]
+    _names: ClassVar[frozenset[str]]
+    _defaults: ClassVar[dict[str, Any]]
+    _hidden: ClassVar[tuple[str, ...]] = ()  # fields that a repr leaves out
+
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar"))
+        cls._names = frozenset(cls._fields)
+        cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Fields in their order or by name. Raises TypeError where one is missing or unknown."""
+        if given:
+            named.update(zip(self._fields, given))  # noqa: B905 - most give fewer; the next lines look for more
+        names, values = self._names, self._defaults | named
+        if len(values) < len(names) or len(given) > len(names) or not named.keys() <= names:
+            raise TypeError(f"{type(self).__name__}: expected {', '.join(self._fields)}")
+        set_attribute(self, "__dict__", values)
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self._fields if name not in self._hidden)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass_transform()
+class Struct(_Fielded):
+    """Fields that may be set anew."""
+
+
+@dataclass_transform(frozen_default=True)
+class Value(_Fielded):
+    """Fields that stay as they are; equal values have one hash."""
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(self.__dict__.__getitem__, self._fields)))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Raises AttributeError: a value does not change."""
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be set; make another with replace()")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        """Raises AttributeError: a value does not change."""
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
+
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace  # noqa: PLC0414 - exported; it takes our classes, too, and checks changes
+else:
+
+    def replace(value: _Fielded, /, **changes: Any) -> _Fielded:
+        """Another value of the same class with some fields changed. Raises TypeError for a field that it has not."""
+        return type(value)(**(value.__dict__ | changes))
+
+
+def names_of(kind: type[_Fielded]) -> tuple[str, ...]:
+    """The names of a class's fields, in their order."""
+    return kind._fields

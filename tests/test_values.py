@@ -1,0 +1,87 @@
+"""Values: what ``dataclasses`` would have done."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from relay.values import Struct, Value, names_of, replace
+
+
+class Point(Value):
+    counted: ClassVar[int] = 7
+    x: int
+    y: int = 0
+    label: str | None = None
+
+
+class Locked(Value):
+    _hidden = ("key",)
+    name: str
+    key: str = "sk-secret"
+
+
+class Count(Struct):
+    tokens: int
+    tier: str | None = None
+
+
+class Other(Struct):
+    tokens: int
+    tier: str | None = None
+
+
+def test_fields_are_given_in_order_or_by_name() -> None:
+    for point in Point(1, 2), Point(1, y=2), Point(y=2, x=1):
+        assert (point.x, point.y, point.label) == (1, 2, None)
+    assert names_of(Point) == ("x", "y", "label")
+    assert Point.counted == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [((), {}), ((), {"y": 1}), ((1, 2, "a", 4), {}), ((1,), {"z": 1}), ((), {"z": 1})]
+)
+def test_what_is_missing_or_unknown_is_told(given: tuple[int, ...], named: dict[str, int]) -> None:
+    with pytest.raises(TypeError, match="Point: expected x, y, label"):
+        Point(*given, **named)  # type: ignore[arg-type]
+
+
+def test_equal_fields_of_one_class_are_equal() -> None:
+    assert Point(1, 2) == Point(y=2, x=1)
+    assert Point(1, 2) != Point(1, 3)
+    assert Point(1) != (1, 0, None)
+    assert Count(1) == Count(1, None)
+    assert Count(1) != Other(1)
+
+
+def test_a_value_has_the_hash_of_its_fields_and_a_struct_has_none() -> None:
+    assert hash(Point(1, 2)) == hash(Point(y=2, x=1))
+    assert len({Point(1, 2), Point(y=2, x=1), Point(2, 1)}) == 2
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Count(1))
+
+
+def test_a_value_does_not_change_and_a_struct_does() -> None:
+    point = Point(1)
+    with pytest.raises(AttributeError, match=r"Point\.x cannot be set"):
+        point.x = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError, match=r"Point\.x cannot be deleted"):
+        del point.x
+    count = Count(1)
+    count.tokens = 2
+    assert count == Count(2)
+    assert Count(1).tier is None  # the default is still that of the class
+
+
+def test_another_value_with_changes() -> None:
+    point = Point(1, 2, "here")
+    assert replace(point, y=5) == Point(1, 5, "here")
+    assert point == Point(1, 2, "here")
+    with pytest.raises(TypeError, match="expected x, y, label"):
+        replace(point, z=1)  # type: ignore[call-arg]
+
+
+def test_a_repr_leaves_out_what_is_hidden() -> None:
+    assert repr(Point(1, label="a")) == "Point(x=1, y=0, label='a')"
+    assert repr(Locked("n")) == "Locked(name='n')"
