@@ -353,7 +353,7 @@ def _leftovers(params: Section, around: Surroundings) -> None:
             defaults.append((place, key))
         elif key in litellm.MOCKS:
             params.report.warn(place, f"{key}: has no effect here; real calls are made")
-        elif key in litellm.KNOWN_PARAMS or litellm.OTHER_PRICE.fullmatch(key):
+        elif key in litellm.KNOWN_PARAMS or re.fullmatch(litellm.OTHER_PRICE, key):
             around.without_effect.add(key)
         elif not key.startswith("x-"):
             params.report.warn(place, f"{key}: unknown key, ignored{suggest(key, litellm.KNOWN_PARAMS)}")

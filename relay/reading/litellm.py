@@ -64,7 +64,7 @@ PRICES = (
 )
 _TIER = "(?:_(?:above|batches|flex|priority|balanced|ultrafast|[0-9])[a-z0-9_]*)?"
 #: Prices that LiteLLM knows and that nothing is computed from here.
-OTHER_PRICE = re.compile(r"(?:\w+_)?cost_per_[\w.]+|\w+_cost\w*|\w+_multiplier\w*")
+OTHER_PRICE = r"(?:\w+_)?cost_per_[\w.]+|\w+_cost\w*|\w+_multiplier\w*"
 
 
 def is_price(key: str) -> bool:

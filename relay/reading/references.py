@@ -17,20 +17,18 @@ ENVIRONMENT = "os.environ/"
 FILE = "file/"
 
 _NAME = r"['\"]?([A-Za-z_][A-Za-z0-9_]*)['\"]?"
-#: Spellings of other tools for "take it from the environment"; the group is the variable.
-_SPELLINGS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # ${NAME}, ${NAME:-x}, ${env:NAME}, ${{ secrets.NAME }}
-        rf"\$\{{\{{?\s*(?:env[.:]|secrets\.)?{_NAME}[^}}]*\}}?\}}",
-        rf"\$(?:env:)?{_NAME}$",  # $NAME, $env:NAME
-        rf"\{{\{{-?\s*(?:env[.:]|\.Values\.|\.)?{_NAME}[^}}]*\}}\}}",  # {{ NAME }}
-        # env("NAME"), os.getenv("NAME", "x"), os.environ["NAME"]
-        rf"(?:os\.|process\.)?(?:get)?env(?:iron)?(?:\.get)?\s*[(\[]\s*{_NAME}.*[)\]]$",
-        rf"(?:os\.|process\.)?env(?:iron)?[/.:]\s*{_NAME}$",  # env/NAME, env.NAME, os.environ.NAME
-        rf"%{_NAME}%$",  # %NAME%
-    )
+#: Spellings of other tools for "take it from the environment"; the group is the variable. Most files have none.
+_SPELLINGS = (
+    # ${NAME}, ${NAME:-x}, ${env:NAME}, ${{ secrets.NAME }}
+    rf"\$\{{\{{?\s*(?:env[.:]|secrets\.)?{_NAME}[^}}]*\}}?\}}",
+    rf"\$(?:env:)?{_NAME}$",  # $NAME, $env:NAME
+    rf"\{{\{{-?\s*(?:env[.:]|\.Values\.|\.)?{_NAME}[^}}]*\}}\}}",  # {{ NAME }}
+    # env("NAME"), os.getenv("NAME", "x"), os.environ["NAME"]
+    rf"(?:os\.|process\.)?(?:get)?env(?:iron)?(?:\.get)?\s*[(\[]\s*{_NAME}.*[)\]]$",
+    rf"(?:os\.|process\.)?env(?:iron)?[/.:]\s*{_NAME}$",  # env/NAME, env.NAME, os.environ.NAME
+    rf"%{_NAME}%$",  # %NAME%
 )
+_BEGINNINGS = ("$", "{{", "%", "env", "getenv", "os.", "process.")  # of all of these
 _BLANK_TO_FILL = re.compile(r"<[A-Za-z][^<>]*>")  # <your-key>
 
 
@@ -155,8 +153,8 @@ class References:
 
 def _misspelt(text: str) -> str | None:
     """What is wrong with a text that was meant to stand for something else."""
-    for spelling in _SPELLINGS:
-        found = spelling.match(text)
+    for spelling in _SPELLINGS if text.startswith(_BEGINNINGS) else ():
+        found = re.match(spelling, text)
         if found:
             rest = found[0][found.end(1) :]  # may hold a default, which may be a key
             shown = found[0] if re.fullmatch(r"[\s'\"\])}%]*", rest) else found[0][: found.end(1)] + "..."
