@@ -21,6 +21,7 @@ class _Fielded:  # noqa: PLW1641 - what may change has no hash; `Value` has one
     _hidden: ClassVar[tuple[str, ...]] = ()  # fields that a repr leaves out
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         cls._fields = tuple(name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar"))
         cls._names = frozenset(cls._fields)
         cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}

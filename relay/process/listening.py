@@ -9,8 +9,9 @@ import os
 import resource
 import socket
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ..values import Value
 from .systemd import inherited_listeners
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class CannotListen(Exception):
     """The address cannot be bound; the text is one clear sentence."""
 
 
-class Listening(NamedTuple):
+class Listening(Value):
     """What a process listens on, and whose that is."""
 
     sockets: list[socket.socket]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..bounded import Bounded
+from ..values import Value
 from ..wire.fields import field_lines
 from .dial import movable_peer
 
@@ -49,7 +50,7 @@ class Lane:
             self.evict(self.idle[-1])
 
 
-class Approach(NamedTuple):
+class Approach(Value):
     """How a deployment is reached and spoken to."""
 
     deployment: Deployment

@@ -6,11 +6,11 @@ start: with every problem of the file at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..config import Client, Config, Secret, UpstreamTLS
 from ..errors import ConfigError
-from ..values import replace
+from ..values import Value, replace
 from . import litellm
 from .document import Report, Scalar, Table, plain
 from .entry import PARAMS, Surroundings, read_verify
@@ -91,7 +91,7 @@ def parse_config(text: str, source: str, environ: Mapping[str, str], read_file: 
     return replace(config, warnings=report.lines(report.warnings), files=tuple(references.files))
 
 
-class _Modules(NamedTuple):
+class _Modules(Value):
     """``litellm_settings``: defaults for other sections."""
 
     request_timeout: float | None

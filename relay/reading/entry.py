@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..config import BaseURL, Deployment, Secret, UpstreamTLS
-from ..values import replace
+from ..values import Value, replace
 from . import litellm
 from .bases import parse_base, show_base
 from .document import Scalar
@@ -86,7 +86,7 @@ _OUR_FIELDS = frozenset(
 )
 
 
-class Skipped(NamedTuple):
+class Skipped(Value):
     """Why an entry is not served, and what to write instead (or nothing)."""
 
     reason: str

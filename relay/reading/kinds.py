@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ..values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +19,7 @@ _LABEL = re.compile("[!-~]+")
 _TOKEN = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-class Kind(NamedTuple, Generic[T]):
+class Kind(Value, Generic[T]):
     """What a key's value must be: ``read`` turns a scalar into it, or raises ``ValueError``."""
 
     expected: str

@@ -8,10 +8,11 @@ for.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from ..values import Value
 
 
-class Provider(NamedTuple):
+class Provider(Value):
     """A prefix that is served: its own base (empty where ``api_base`` must say it) and the variable of its key.
 
     Without a variable a key is optional. ``root``: the API begins at the root, so a base without a path stays so.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os.path
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ..values import Value
 from .document import Scalar
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _BEGINNINGS = ("$", "{{", "%", "env", "getenv", "os.", "process.")  # of all of 
 _BLANK_TO_FILL = re.compile(r"<[A-Za-z][^<>]*>")  # <your-key>
 
 
-class Value(NamedTuple):
+class Given(Value):
     """A value and how a message may name it: a value that came from elsewhere is never shown."""
 
     value: bool | int | float | str
@@ -72,7 +73,7 @@ class References:
             return self.variable(node.text.removeprefix(ENVIRONMENT).strip())
         return node.text if node.value is not None else None
 
-    def resolve(self, node: Scalar, key: str, *, secret: bool = False) -> Value | None:
+    def resolve(self, node: Scalar, key: str, *, secret: bool = False) -> Given | None:
         """The value of ``key``; None if it cannot be had, which is then reported."""
         text = node.text.strip()
         if text.startswith(ENVIRONMENT):
@@ -83,9 +84,9 @@ class References:
             return None
         value = node.value if node.value is not None else ""
         shown = "a text that is not shown here" if secret else _quoted(node.text)
-        return Value(value, shown if text else "nothing")
+        return Given(value, shown if text else "nothing")
 
-    def _from_environment(self, node: Scalar, key: str, name: str) -> Value | None:
+    def _from_environment(self, node: Scalar, key: str, name: str) -> Given | None:
         if not re.fullmatch(r"[^\s=]+", name):
             self.report.problem(
                 node.place, f"{key}: {ENVIRONMENT} needs the name of a variable, as in {ENVIRONMENT}NAME"
@@ -99,7 +100,7 @@ class References:
         if wrong:
             self.report.problem(node.place, f"{key}: environment_variables.{name}: {wrong}")
             return None
-        return Value(found, f"the value of {ENVIRONMENT}{name}")
+        return Given(found, f"the value of {ENVIRONMENT}{name}")
 
     def key(self, node: Scalar, key: str) -> str | None:
         """A credential: as ``resolve``, or out of a file; one line that can stand in a field value, or reported."""

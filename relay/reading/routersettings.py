@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..config import RouterSettings
 from ..values import Value
@@ -37,7 +37,7 @@ _STANDARD = RouterSettings()
 _FALLBACKS = "a list such as [{gpt-4: [gpt-4o]}]"
 
 
-class Named(NamedTuple):
+class Named(Value):
     """A model group's name and where it was written."""
 
     place: Place
