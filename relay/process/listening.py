@@ -11,6 +11,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
+from ..reach.names import host_name
 from ..values import Value
 from .systemd import inherited_listeners
 
@@ -69,9 +70,9 @@ def bind(listener: Listener) -> list[socket.socket]:
     """Bind and listen. Raises CannotListen."""
     if listener.unix is not None:
         return [bind_unix(listener)]
-    host = listener.host.encode() if listener.host.isascii() else listener.host  # text would load IDNA's tables: 3 ms
+    host = host_name(listener.host) or None
     try:
-        found = socket.getaddrinfo(host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise CannotListen(f"server.host {listener.host!r} is no address of this machine: {error.strerror}.") from None
     return [bind_tcp(family, address, listener) for family, _, _, _, address in dict.fromkeys(found)]
