@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import textwrap
 from contextlib import suppress
@@ -145,6 +146,31 @@ async def test_a_start_prints_one_line_and_its_records_go_to_stdout(tmp_path: Pa
     assert b"Authorization: Bearer sk-abcdefgh12345678" in up.heard
     assert "sk-abcdefgh12345678" not in json.dumps(process.records)
     assert stat.S_IMODE((tmp_path / "passthrough.db").stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def bare() -> set[str]:
+    """What an interpreter loads that is asked for nothing."""
+    return set(subprocess.check_output([sys.executable, "-c", "import sys; print(*sys.modules)"], text=True).split())
+
+
+async def test_a_start_and_an_answer_load_nothing_that_they_do_without(
+    tmp_path: Path, up: ScriptedUpstream, bare: set[str]
+) -> None:
+    late = {"shutil", "pathlib", "tempfile", "encodings.idna", "ipaddress", "urllib.parse", "email", "http"}
+    late |= {"logging.config", "logging.handlers", "zlib", "multiprocessing", "uvloop", "opentelemetry"}
+    late |= {f"relay.{name}" for name in ("demo", "reading.describe", "process.explaining", "process.workers")}
+    late |= {f"relay.answers.{name}" for name in ("listings", "merging", "messages", "responses_socket")}
+    up.says(OK)
+    write(tmp_path, over(up))
+    timed = {"PYTHONPROFILEIMPORTTIME": "1"}
+    async with running("config.yaml", "--port", "0", folder=tmp_path, environ=timed) as process:
+        async with connected(await process.port()) as (reader, writer):
+            writer.write(GET)
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        loaded = {line.rpartition("|")[2].strip() for line in process.said if line.startswith("import time:")}
+    assert "relay.wire.http1" in loaded
+    assert loaded & late <= bare
 
 
 @pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])

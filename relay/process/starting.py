@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import LoggingSettings
 from ..errors import ConfigError
-from ..reading.describe import describe
 from ..record.logs import Logs
 from ..record.vitals import usable_cores
 from ..wire.poller import new_loop
@@ -80,6 +79,8 @@ def say(text: str) -> None:
 
 def print_check(config: Config, *, strict: bool) -> int:
     """``--check``: say what would be served."""
+    from ..reading.describe import describe  # nobody else needs it
+
     for warning in config.warnings:
         say(warning)
     print(describe(config))

@@ -11,7 +11,9 @@ import errno
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from ..values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ if hasattr(socket, "TCP_KEEPIDLE"):
     OPTIONS += [(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30)]
 
 
-class Connected(NamedTuple):
+class Connected(Value):
     """How a race ended.
 
     ``sock`` is connected to ``address``, or both are None; ``deadline`` (loop time) is when that address has used up
