@@ -7,17 +7,15 @@ values mean "unchanged" on reload. Times are seconds, sizes are bytes.
 from __future__ import annotations
 
 import hashlib
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .values import Value
+from .values import NOTHING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
 MIB = 1 << 20
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Secret:

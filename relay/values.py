@@ -7,24 +7,30 @@ default is shared by all values that have it, so it must not be mutable.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})  # the default of a mapping
 set_attribute = object.__setattr__  # also of what is frozen
 
 
 class _Fielded:  # noqa: PLW1641 - what may change has no hash; `Value` has one
-    """What has fields: its annotations but for class variables, in their order."""
+    """What has fields: its annotations but for class variables, in their order, behind those of its base."""
 
-    _fields: ClassVar[tuple[str, ...]]
-    _names: ClassVar[frozenset[str]]
-    _defaults: ClassVar[dict[str, Any]]
+    _fields: ClassVar[tuple[str, ...]] = ()
+    _names: ClassVar[frozenset[str]] = frozenset()
+    _defaults: ClassVar[dict[str, Any]] = {}
     _hidden: ClassVar[tuple[str, ...]] = ()  # fields that a repr leaves out
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._fields = tuple(name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar"))
+        own = [name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
+        cls._fields = tuple(dict.fromkeys([*cls._fields, *own]))
         cls._names = frozenset(cls._fields)
-        cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
+        cls._defaults = cls._defaults | {name: vars(cls)[name] for name in own if name in vars(cls)}
 
     def __init__(self, *given: Any, **named: Any) -> None:
         """Fields in their order or by name. Raises TypeError where one is missing or unknown."""

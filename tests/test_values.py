@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from relay.values import Struct, Value, names_of, replace
+import passthrough  # noqa: F401 - for all the classes that it loads
+from relay.values import NOTHING, Struct, Value, names_of, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Point(Value):
@@ -14,6 +18,12 @@ class Point(Value):
     x: int
     y: int = 0
     label: str | None = None
+
+
+class Spot(Point):
+    counted = 8
+    y: int = 5
+    colour: str = "red"
 
 
 class Locked(Value):
@@ -80,6 +90,25 @@ def test_another_value_with_changes() -> None:
     assert point == Point(1, 2, "here")
     with pytest.raises(TypeError, match="expected x, y, label"):
         replace(point, z=1)  # type: ignore[call-arg]
+
+
+def test_a_class_has_the_fields_of_its_base() -> None:
+    assert names_of(Spot) == ("x", "y", "label", "colour")
+    assert Spot(1) == Spot(1, 5, None, "red")
+    assert Spot(1, 0) != Point(1, 0)
+    assert names_of(Point) == ("x", "y", "label")
+
+
+def classes(kind: type[Any]) -> Iterator[type[Any]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from classes(one)
+
+
+@pytest.mark.parametrize("kind", [*classes(Struct), *classes(Value)])
+def test_no_default_can_be_changed(kind: type[Value]) -> None:
+    for name, default in kind._defaults.items():
+        assert default is NOTHING or type(default).__hash__ is not None, name
 
 
 def test_a_repr_leaves_out_what_is_hidden() -> None:

@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..values import Value
+from ..values import NOTHING, Value
 from .operations import ADMINISTRATION, FAMILIES, OPERATIONS
 from .pointers import NOWHERE, compile_pointers
 from .resources import BY_PREFIX, ENCRYPTED, PATHS, SECRET, as_resource
@@ -60,8 +60,8 @@ class Endpoint(Value):
     lists: str | None = None  # the kind that this list shows, for the 13 lists that may be merged
     path_ids: tuple[tuple[int, str], ...] = ()  # index in ``path.split("/")``, 1 for the first segment -> kind
     path_model: int | None = None  # index of the segment that begins the model's name; it may hold raw slashes
-    query_ids: Mapping[str, str] = NONE  # parameter, without a final ``[]`` -> kind
-    header_ids: Mapping[str, str] = NONE  # lower-case field name -> kind: the keys that are resources (SPEC §13)
+    query_ids: Mapping[str, str] = NOTHING  # parameter, without a final ``[]`` -> kind
+    header_ids: Mapping[str, str] = NOTHING  # lower-case field name -> kind: the keys that are resources (SPEC §13)
     body: Node = NOWHERE  # of a JSON request, or of a ``response.create`` frame
     form: Node = NOWHERE  # ``/video/id`` is the part ``video[id]``, or a member of a JSON part ``video``
     response: Node = NOWHERE  # of a JSON answer, of the JSON in SSE ``data``, of frames that come from upstream
