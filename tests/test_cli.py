@@ -84,6 +84,14 @@ async def test_a_start_is_refused_in_plain_words(
     assert await run(*arguments, folder=tmp_path) == (2, "", "\n".join(said))
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "\udce4"])
+async def test_a_host_that_is_none(tmp_path: Path, host: str) -> None:
+    write(tmp_path, ENTRY % "" + "general_settings: {master_key: sk-0123456789abcdef}\n")
+    status, out, said = await run("config.yaml", "--port", "0", "--host", host, folder=tmp_path)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(rf"server\.host {re.escape(repr(host))} is no address of this machine: [^\n]+\.", said)
+
+
 async def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00")
     assert await run("config.yaml", folder=tmp_path) == (2, "", "config.yaml: cannot be read: it is not UTF-8 text.")

@@ -179,7 +179,7 @@ async def test_a_failure_that_nobody_awaits_is_quiet() -> None:
     await names.renewed()
 
 
-@pytest.mark.parametrize("fault", [UnicodeError("label too long"), MemoryError()])
+@pytest.mark.parametrize("fault", [UnicodeError("not IDNA: \udce4"), MemoryError()])
 @on_every_loop
 async def test_any_fault_of_the_look_up_is_told(fault: Exception) -> None:
     names = Names()

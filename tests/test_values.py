@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import enum
+import pickle
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-import passthrough  # noqa: F401 - for all the classes that it loads
+import passthrough  # noqa: F401 - for the classes that it loads
+import relay.answers.merging  # noqa: F401 - and for those that come later
+from relay.config import Config
+from relay.record.usage import Usage
 from relay.values import NOTHING, Struct, Value, names_of, replace
 
 if TYPE_CHECKING:
@@ -50,9 +56,10 @@ def test_fields_are_given_in_order_or_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"), [((), {}), ((), {"y": 1}), ((1, 2, "a", 4), {}), ((1,), {"z": 1}), ((), {"z": 1})]
+    ("given", "named"),
+    [((), {}), ((), {"y": 1}), ((1, 2, "a", 4), {}), ((1,), {"z": 1}), ((), {"z": 1}), ((1,), {"x": 1})],
 )
-def test_what_is_missing_or_unknown_is_told(given: tuple[int, ...], named: dict[str, int]) -> None:
+def test_what_is_missing_unknown_or_given_twice_is_told(given: tuple[int, ...], named: dict[str, int]) -> None:
     with pytest.raises(TypeError, match="Point: expected x, y, label"):
         Point(*given, **named)  # type: ignore[arg-type]
 
@@ -107,8 +114,24 @@ def classes(kind: type[Any]) -> Iterator[type[Any]]:
 
 @pytest.mark.parametrize("kind", [*classes(Struct), *classes(Value)])
 def test_no_default_can_be_changed(kind: type[Value]) -> None:
-    for name, default in kind._defaults.items():
-        assert default is NOTHING or type(default).__hash__ is not None, name
+    defaults = [getattr(kind, name) for name in names_of(kind) if hasattr(kind, name)]
+    assert [one for one in defaults if one is not NOTHING and not is_fixed(one)] == []
+
+
+def is_fixed(value: object) -> bool:
+    """Whether nothing in a default can change."""
+    if isinstance(value, tuple):
+        return all(map(is_fixed, value))
+    if isinstance(value, Value):
+        return all(is_fixed(getattr(value, name)) or getattr(value, name) is NOTHING for name in names_of(type(value)))
+    return value is None or isinstance(value, str | bytes | int | float | enum.Enum)
+
+
+@pytest.mark.parametrize("value", [Point(1), Spot(1, label="a"), Count(2), Config({}), Usage(5)], ids=repr)
+def test_a_copy_is_equal(value: Value | Struct) -> None:
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert copy.deepcopy(value) == value
+    assert copy.copy(value) == value
 
 
 def test_a_repr_leaves_out_what_is_hidden() -> None:

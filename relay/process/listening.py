@@ -73,8 +73,9 @@ def bind(listener: Listener) -> list[socket.socket]:
     host = host_name(listener.host) or None
     try:
         found = socket.getaddrinfo(host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise CannotListen(f"server.host {listener.host!r} is no address of this machine: {error.strerror}.") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise CannotListen(f"server.host {listener.host!r} is no address of this machine: {reason}.") from None
     return [bind_tcp(family, address, listener) for family, _, _, _, address in dict.fromkeys(found)]
 
 

@@ -56,7 +56,10 @@ def look_up(host: str, port: int) -> Found:
 
 
 def host_name(host: str) -> str | bytes:
-    """``host`` as ``getaddrinfo`` takes it: as text, ASCII too would load the tables of IDNA, 3 ms of a start."""
+    """``host`` as ``getaddrinfo`` takes it: as text, ASCII too would load the tables of IDNA, 3 ms of a start.
+
+    What IDNA would refuse of it (an empty label, one of 64 characters) is then refused by the system, as a gaierror.
+    """
     return host.encode() if host.isascii() else host
 
 

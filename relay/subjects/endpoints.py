@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..values import NOTHING, Value
 from .operations import ADMINISTRATION, FAMILIES, OPERATIONS
-from .pointers import NOWHERE, compile_pointers
+from .pointers import compile_pointers
 from .resources import BY_PREFIX, ENCRYPTED, PATHS, SECRET, as_resource
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 OTHER = "other"  # the template of every path that no table knows
 ANY_SEGMENT = "{}"  # in the tree of paths: what a parameter stands for
 METHODS = "/"  # in the tree of paths: the operations that end here; no segment holds a slash
-NONE: dict[str, Any] = {}
 PLACES = ("query", "body", "form", "shows", "unstored")  # the clauses of an operation that hold places
 SECRET_FIELDS = {"authorization": SECRET, "sec-websocket-protocol": SECRET}
 IDEMPOTENT = frozenset({"GET", "HEAD", "DELETE", "PUT", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.2
@@ -54,6 +53,10 @@ class Endpoint(Value):
 
     method: str  # GET also stands for HEAD
     template: str  # "/threads/{thread_id}/runs", or OTHER
+    body: Node  # of a JSON request, or of a ``response.create`` frame
+    form: Node  # ``/video/id`` is the part ``video[id]``, or a member of a JSON part ``video``
+    response: Node  # of a JSON answer, of the JSON in SSE ``data``, of frames that come from upstream
+    unstored: Node  # the same where the answer is not stored: what it shows all the same
     answer: bool = False  # balanced over the whole group; False: a workspace endpoint, which has a home scope
     stored: bool = False  # stands between (SPEC §5 "Stored responses"), unless the body says ``store: false``
     harmless: Harmless = Harmless.NEVER
@@ -62,10 +65,6 @@ class Endpoint(Value):
     path_model: int | None = None  # index of the segment that begins the model's name; it may hold raw slashes
     query_ids: Mapping[str, str] = NOTHING  # parameter, without a final ``[]`` -> kind
     header_ids: Mapping[str, str] = NOTHING  # lower-case field name -> kind: the keys that are resources (SPEC §13)
-    body: Node = NOWHERE  # of a JSON request, or of a ``response.create`` frame
-    form: Node = NOWHERE  # ``/video/id`` is the part ``video[id]``, or a member of a JSON part ``video``
-    response: Node = NOWHERE  # of a JSON answer, of the JSON in SSE ``data``, of frames that come from upstream
-    unstored: Node = NOWHERE  # the same where the answer is not stored: what it shows all the same
     location: str | None = None  # kind of the id in the last segment of ``Location``
     metered: bool = False  # answers say what was used
     first_frame: bool = False  # its WebSocket names model and ids in the first frame (SPEC §13)
@@ -87,7 +86,7 @@ def _walk(method: str, segments: list[str]) -> Endpoint | None:
             if child is None or not segment:
                 return None
         node = child
-    found = node.get(METHODS, NONE).get(method)
+    found = node.get(METHODS, NOTHING).get(method)
     return found if found is None or found.__class__ is Endpoint else _make_endpoint(*found)
 
 
