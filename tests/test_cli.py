@@ -170,11 +170,11 @@ async def test_a_start_and_an_answer_load_nothing_that_they_do_without(
     late |= {f"relay.{name}" for name in ("demo", "reading.describe", "process.explaining", "process.workers")}
     late |= {f"relay.answers.{name}" for name in ("listings", "merging", "messages", "responses_socket")}
     up.says(OK)
-    write(tmp_path, over(up))
+    write(tmp_path, over(up, "general_settings: {master_key: sk-0123456789abcdef}\n"))
     timed = {"PYTHONPROFILEIMPORTTIME": "1"}
     async with running("config.yaml", "--port", "0", folder=tmp_path, environ=timed) as process:
         async with connected(await process.port()) as (reader, writer):
-            writer.write(GET)
+            writer.write(GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer sk-0123456789abcdef\r\n\r\n"))
             assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         loaded = {line.rpartition("|")[2].strip() for line in process.said if line.startswith("import time:")}
     assert "relay.wire.http1" in loaded
