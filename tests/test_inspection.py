@@ -16,7 +16,7 @@ from relay.subjects import inspection, jsonscan
 from relay.subjects.endpoints import match_endpoint
 from relay.subjects.inspection import Found, JSONPeek, Splice, Splicer, plan_of
 from relay.subjects.jsonscan import JSONScanner
-from relay.subjects.jsontext import Late, Plan
+from relay.subjects.jsontext import Plan
 from relay.subjects.pointers import Node, compile_pointers
 
 if TYPE_CHECKING:
@@ -193,16 +193,6 @@ def test_ids_are_found_in_their_places_and_nowhere_else(size: int) -> None:
 def test_an_id_at_the_end_of_a_large_body_is_found(size: int) -> None:
     body = b'{"input":[{"content":[{"image_url":"data:%s"}]},{"id":"msg_1"}]}' % (b"QUJD" * (1 << 17))
     assert [one.value for one in peek_into(body, size, TREE).found] == ["msg_1"]
-
-
-def test_a_late_pattern_is_compiled_once() -> None:
-    late = Late(b"a", b"+.")
-    match = late.match(b"xaa\n", 1)
-    assert match is not None
-    assert match.span() == (1, 4)
-    assert late.match is late.match  # a method of one compiled pattern
-    with pytest.raises(AttributeError, match="search"):
-        late.search  # noqa: B018 - that is what fails
 
 
 def test_a_top_level_list_may_be_a_place() -> None:

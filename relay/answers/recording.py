@@ -9,11 +9,11 @@ faster, and between two records of two exchanges stands all that serves one. The
 from __future__ import annotations
 
 import asyncio
-import re
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..choosing.outcomes import WORDS, Kind
+from ..patterns import late
 from ..record.lines import milliseconds
 from ..record.log import emit
 from ..record.metrics import ProxyMetrics, observe
@@ -38,7 +38,7 @@ MOST_OVER = 64  # that wait; a batch takes less than a millisecond
 TRACE_FIELDS = frozenset({b"traceparent", b"tracestate"})  # W3C Trace Context: replaced where spans are made
 ERRORS = 400
 # What an upstream's error code looks like. Any other text of an upstream stays out of the record: it may quote a key.
-CODE = re.compile(r"[a-z]+(?:_[a-z]+)*")
+CODE = late(r"[a-z]+(?:_[a-z]+)*")
 LONGEST_CODE = 64
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 import json
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..patterns import late
 from ..values import Value, replace
 
 if TYPE_CHECKING:
@@ -229,9 +229,9 @@ def _unpacked(body: bytes, coding: bytes) -> bytes:
 
 _WANTED = frozenset({b"retry-after", b"retry-after-ms", b"content-encoding"})
 _LIMIT = b"x-ratelimit-"
-_LIMIT_NAME = re.compile(rb"x-ratelimit-(limit|remaining|reset)-([a-z][a-z0-9_-]{0,31})")
+_LIMIT_NAME = late(rb"x-ratelimit-(limit|remaining|reset)-([a-z][a-z0-9_-]{0,31})")
 # Go's way to write a duration, as OpenAI does: 6m0s, 20ms, 1h2m3.5s
-_DURATION = re.compile(
+_DURATION = late(
     r"(?:(?P<d>\d+(?:\.\d+)?)d)?(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?"
     r"(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?"
 )

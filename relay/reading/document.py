@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..patterns import late
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -18,8 +20,10 @@ MAX_DEPTH = 60
 #: Values in a document once its aliases are written out: 20,000 deployments fit, a billion laughs do not.
 MAX_NODES = 500_000
 
+#: What most files are made of, which is found out sooner than what may not be in them.
+_ORDINARY = re.compile(r"[\t\n\r -~]*")
 #: What YAML 1.1 §5.1 leaves out: controls, surrogates, two non-characters.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN = late("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = frozenset(
     _PREFIX + tag for tag in ["bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value"]
@@ -139,7 +143,7 @@ def compose(text: str, name: str, report: Report) -> Node | None:
 
     report.open(name)
     text = text.removeprefix("\ufeff")
-    wrong = _FORBIDDEN.search(text)
+    wrong = None if _ORDINARY.fullmatch(text) else _FORBIDDEN.search(text)
     if wrong:
         report.problem(_place_of(text, wrong.start(), name), f"YAML has no character U+{ord(wrong.group()):04X}")
         return None

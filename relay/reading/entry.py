@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..config import BaseURL, Deployment, Secret, UpstreamTLS
+from ..patterns import late
 from ..values import Value, replace
 from . import litellm
 from .bases import parse_base, show_base
@@ -64,7 +65,7 @@ _HONOURED = (*PARAMS, *litellm.PRICES)
 #: Keys of ``model_info`` that have an effect, but for the prices; the rest of it is free.
 INFO = ("id", "scope", "quota_group")
 
-_FIELD_VALUE = re.compile("[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?")
+_FIELD_VALUE = late("[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?")
 #: Fields that are the proxy's own to write: framing, hops, and those that other keys of the entry set.
 _OUR_FIELDS = frozenset(
     {

@@ -7,6 +7,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ..patterns import late
 from ..values import Value
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_DIGITS = re.compile(r"[+-]?[0-9_]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?")
-_LABEL = re.compile("[!-~]+")
-_TOKEN = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DIGITS = late(r"[+-]?[0-9_]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?")
+_LABEL = late("[!-~]+")
+_TOKEN = late("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Kind(Value, Generic[T]):

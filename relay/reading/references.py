@@ -6,6 +6,7 @@ import os.path
 import re
 from typing import TYPE_CHECKING
 
+from ..patterns import late
 from ..values import Value
 from .document import Scalar
 
@@ -30,7 +31,7 @@ _SPELLINGS = (
     rf"%{_NAME}%$",  # %NAME%
 )
 _BEGINNINGS = ("$", "{{", "%", "env", "getenv", "os.", "process.")  # of all of these
-_BLANK_TO_FILL = re.compile(r"<[A-Za-z][^<>]*>")  # <your-key>
+_BLANK_TO_FILL = late(r"<[A-Za-z][^<>]*>")  # <your-key>
 
 
 class Given(Value):
@@ -169,7 +170,7 @@ def _misspelt(text: str) -> str | None:
 
 
 #: What a key begins with, wherever it turns up by mistake.
-_LOOKS_LIKE_A_KEY = re.compile(r"\b(sk-|gsk_|ghp_|github_pat_|hf_|xai-|pplx-|AIza|Bearer )[\w.-]{8,}")
+_LOOKS_LIKE_A_KEY = late(r"\b(sk-|gsk_|ghp_|github_pat_|hf_|xai-|pplx-|AIza|Bearer )[\w.-]{8,}")
 
 
 def _quoted(text: str) -> str:

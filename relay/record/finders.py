@@ -13,6 +13,7 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from ..patterns import late
 from ..subjects.pointers import ANY
 from .usage import read_usage
 
@@ -36,8 +37,8 @@ MOST_KNOWN = 64  # ids that come back in every event of a stream: there are a ha
 USAGE = re.compile(rb'"usage"(?<=[{,\s]"usage")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(?=\{)')
 USAGE_NAME = b'"usage"'
 TIER_NAME = b'"service_tier"'
-TIER = re.compile(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
-PICTURE = re.compile(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
+TIER = late(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
+PICTURE = late(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
 ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
 LONGEST_MATCH = 64  # of the three above
 

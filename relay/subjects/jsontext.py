@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from ..patterns import late
 from .pointers import ANY
 
 if TYPE_CHECKING:
@@ -25,27 +26,13 @@ BRACKETS = b"{", b"[", b"}", b"]"
 STRING_FORM, SCALAR_FORM, CONTAINER_FORM = 2, 3, 4  # groups of MEMBER and ELEMENT
 
 
-class Late:
-    """A pattern that is compiled when it is first asked for a match: each of these takes milliseconds of a start.
-
-    Bodies that are taken in by a glance do without them.
-    """
-
-    __slots__ = ("_source", "match")
-    match: Callable[[bytes, int], re.Match[bytes] | None]
-
-    def __init__(self, *parts: bytes) -> None:
-        self._source = b"".join(parts)
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "match":
-            raise AttributeError(name)
-        self.match = re.compile(self._source, re.DOTALL).match
-        return self.match
-
-
 def _compile(*parts: bytes) -> re.Pattern[bytes]:
     return re.compile(b"".join(parts), re.DOTALL)
+
+
+def _late(*parts: bytes) -> re.Pattern[bytes]:
+    """Bodies that are taken in by a glance do without these, which take milliseconds each."""
+    return late(b"".join(parts), re.DOTALL)
 
 
 def _nested(levels: int) -> tuple[bytes, bytes]:
@@ -82,14 +69,14 @@ SCALAR = _compile(rb"[-+.\w]*+")
 STRING = _compile(_STRING)
 REST = _compile(_REST)
 # Group 1 is the key or nothing, the others are the value in its form.
-MEMBER = Late(_BLANK, rb'("', _REST, rb'")', _BLANK, rb":", _BLANK, _VALUE, rb"[,}]")
-ELEMENT = Late(rb"(", _BLANK, rb")", _VALUE, rb"[,\]]")
+MEMBER = _late(_BLANK, rb'("', _REST, rb'")', _BLANK, rb":", _BLANK, _VALUE, rb"[,}]")
+ELEMENT = _late(rb"(", _BLANK, rb")", _VALUE, rb"[,\]]")
 FLAT = _compile(rb"\{(?:", _BLANK, rb'"(?:', b"|".join([*_SAID, _OTHER]), rb")", _BLANK, rb"(?:,|\}\Z))*+(?<=\})\Z")
 PLAIN = re.compile(rb'"[\w.-]+"').fullmatch  # a key that can be written otherwise only with \u00..
 # Below places of no interest: to the next bracket that leads out, and back over those to the next that leads in.
-DOWN = Late(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\[{])", _FILL, rb")*+")
-UP = Late(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\]}])", _FILL, rb")*+")
-LEVEL = Late(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb")", _FILL, rb")*+")
+DOWN = _late(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\[{])", _FILL, rb")*+")
+UP = _late(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb"|[\]}])", _FILL, rb")*+")
+LEVEL = _late(_FILL, rb"(?:(?:", _STRING, rb"|", _SMALL, rb")", _FILL, rb")*+")
 
 
 def literal(name: str) -> bytes:
@@ -119,7 +106,7 @@ def balance(data: bytes, start: int, stop: int) -> int:
     return part.count(b"{") + part.count(b"[") - part.count(b"}") - part.count(b"]")
 
 
-def past(pattern: Late | re.Pattern[bytes], data: bytes, at: int) -> int:
+def past(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
     """Where the match of a pattern ends that matches nothing, too."""
     match = pattern.match(data, at)
     assert match is not None

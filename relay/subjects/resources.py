@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ..patterns import late
 from .subject import Resource
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ HASHED = frozenset({ENCRYPTED, SECRET})  # too long, or too secret, to be kept a
 
 TOKEN = re.compile(r"[a-z]+[_:-]")  # how every prefix begins
 # A known prefix alone is no id: ``file_search`` and ``video_generation`` are words. Ids hold a digit or a capital.
-LOOKS_LIKE_ID = re.compile(r"(?=.*[0-9A-Z])[0-9A-Za-z_:.-]{6,}")
+LOOKS_LIKE_ID = late(r"(?=.*[0-9A-Z])[0-9A-Za-z_:.-]{6,}")
 # Applications put words of their own where an item's id goes (``__fake_id__``, ``item-1``, a UUID).
-LOOKS_LIKE_ITEM = re.compile(r"[a-z]{1,16}_[0-9A-Za-z_-]+")
-UNRESERVED = re.compile(r"[0-9A-Za-z_:.~-]+")  # needs no escape in a segment (RFC 3986 §3.3)
+LOOKS_LIKE_ITEM = late(r"[a-z]{1,16}_[0-9A-Za-z_-]+")
+UNRESERVED = late(r"[0-9A-Za-z_:.~-]+")  # needs no escape in a segment (RFC 3986 §3.3)
 LONGEST_ID = 512  # what is longer is no id; those of OpenAI are below 80
 OWNED_MODEL = "ft:"  # other models are everybody's
 

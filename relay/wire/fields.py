@@ -20,6 +20,7 @@ from ..errors import (
     TargetTooLong,
     VersionNotSupported,
 )
+from ..patterns import late
 from .heads import LONGEST_DIGITS, STATUS_LINE, Layout, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ REQUEST_LINE = re.compile(rb"(%s{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" % TOK
 START = re.compile(STATUS_LINE)
 FIELD_LINE = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN)
 FIELD_SECTION = re.compile(rb"(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)
-OTHER_VERSION = re.compile(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
+OTHER_VERSION = late(rb"%s [^\x00-\x20]+ HTTP/(?!1\.[01]\r)[0-9]+(?:\.[0-9]+)?\r\n" % TOKEN)
 DIGITS = re.compile(rb"[0-9]{1,19}")
 # A tunnel is nobody's endpoint, and an answer to TRACE shows all that was asked with, the deployment's key too (RFC
 # 9110 §9.3.8). In upper or lower case: some servers take one for the other.

@@ -18,14 +18,15 @@ from typing import NamedTuple, TypeAlias
 import h11
 
 from ..errors import BadRequest, Fields
+from ..patterns import late
 
 CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 LONGEST_CHUNK_HEAD = 15 + 2
 # With an extension, or white space that h11 puts up with. A size from 2^60 on is nobody's chunk.
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
+CHUNK_LINE = late(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
 LONGEST_CHUNK_LINE = 4096
 LAST_CHUNK = b"0\r\n\r\n"
-TRAILERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+TRAILERS = late(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 LONGEST_TRAILERS = 16 << 10  # bytes; nobody reads them: they are never forwarded
 CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 LONGEST_REMEMBERED = 512  # bytes of framing lines whose verdict is kept; those of every SDK have less than 100

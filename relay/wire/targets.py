@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import BadRequest, Forbidden
+from ..patterns import late
 from ..values import Value
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 MOUNTS = (b"/openai/v1/", b"/openai/", b"/v1/")
 ADMIN = frozenset({b"organization", b"projects"})  # administration: keys, members, spending
 MOST_DECODINGS = 3  # an escape of an escape of an escape is nobody's file name
-ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+ESCAPE = late(rb"%([0-9A-Fa-f]{2})")
 SUSPECT = re.compile(rb"[%\\]|/\.")  # only a path with one of these can hold a trick; most hold none
-TRICK = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:[/;]|$)")  # some servers cut parameters: "..;" is ".." to them
+TRICK = late(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:[/;]|$)")  # some servers cut parameters: "..;" is ".." to them
 
 
 class Target(Value):
