@@ -60,7 +60,7 @@ def read_usage(value: Any) -> Usage | None:
     left = _first(value, "output_tokens", "completion_tokens")
     if entered is None and left is None:
         return None
-    usage = Usage(entered or 0, output_tokens=left or 0)
+    usage = Usage(input_tokens=entered or 0, output_tokens=left or 0)
     before = _details(value, ("input_tokens_details", "prompt_tokens_details", "input_token_details"))
     if before is not None:
         usage.cached_tokens = _count(before, "cached_tokens") or 0
