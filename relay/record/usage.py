@@ -56,22 +56,23 @@ def read_usage(value: Any) -> Usage | None:
     if value.get("type") == "duration":
         seconds = _seconds(value.get("seconds"))
         return None if seconds is None else Usage(seconds=seconds)
-    entered = _first(value, "input_tokens", "prompt_tokens")
-    left = _first(value, "output_tokens", "completion_tokens")
+    get = value.get
+    entered = _count(get("input_tokens"), get("prompt_tokens"))
+    left = _count(get("output_tokens"), get("completion_tokens"))
     if entered is None and left is None:
         return None
     usage = Usage(input_tokens=entered or 0, output_tokens=left or 0)
-    before = _details(value, ("input_tokens_details", "prompt_tokens_details", "input_token_details"))
-    if before is not None:
-        usage.cached_tokens = _count(before, "cached_tokens") or 0
-        usage.cache_write_tokens = _count(before, "cache_write_tokens") or 0
-        usage.input_audio_tokens = _count(before, "audio_tokens") or 0
-        usage.input_image_tokens = _count(before, "image_tokens") or 0
-    after = _details(value, ("output_tokens_details", "completion_tokens_details", "output_token_details"))
-    if after is not None:
-        usage.reasoning_tokens = _count(after, "reasoning_tokens") or 0
-        usage.output_audio_tokens = _count(after, "audio_tokens") or 0
-        usage.output_image_tokens = _count(after, "image_tokens") or 0
+    before = get("input_tokens_details") or get("prompt_tokens_details") or get("input_token_details")
+    if isinstance(before, dict):
+        usage.cached_tokens = _count(before.get("cached_tokens")) or 0
+        usage.cache_write_tokens = _count(before.get("cache_write_tokens")) or 0
+        usage.input_audio_tokens = _count(before.get("audio_tokens")) or 0
+        usage.input_image_tokens = _count(before.get("image_tokens")) or 0
+    after = get("output_tokens_details") or get("completion_tokens_details") or get("output_token_details")
+    if isinstance(after, dict):
+        usage.reasoning_tokens = _count(after.get("reasoning_tokens")) or 0
+        usage.output_audio_tokens = _count(after.get("audio_tokens")) or 0
+        usage.output_image_tokens = _count(after.get("image_tokens")) or 0
     return usage
 
 
@@ -97,22 +98,11 @@ def total(one: Usage | None, other: Usage) -> Usage:
     return Usage(**sums)
 
 
-def _count(value: dict[str, Any], name: str) -> int | None:
-    number = value.get(name)
-    return number if type(number) is int and 0 <= number < LARGEST else None
-
-
-def _first(value: dict[str, Any], name: str, other: str) -> int | None:
-    number = _count(value, name)
-    return _count(value, other) if number is None else number
-
-
-def _details(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:
-    for name in names:
-        details = value.get(name)
-        if isinstance(details, dict):
-            return details
-    return None
+def _count(number: Any, other: Any = None) -> int | None:
+    """The first of two that is a number of tokens."""
+    if type(number) is int and 0 <= number < LARGEST:
+        return number
+    return other if type(other) is int and 0 <= other < LARGEST else None
 
 
 def _seconds(value: Any) -> Decimal | None:
