@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING
 
 from ..config import BaseURL, Deployment, Secret, UpstreamTLS
@@ -354,7 +353,7 @@ def _leftovers(params: Section, around: Surroundings) -> None:
             defaults.append((place, key))
         elif key in litellm.MOCKS:
             params.report.warn(place, f"{key}: has no effect here; real calls are made")
-        elif key in litellm.KNOWN_PARAMS or re.fullmatch(litellm.OTHER_PRICE, key):
+        elif key in litellm.KNOWN_PARAMS or litellm.OTHER_PRICE.fullmatch(key):
             around.without_effect.add(key)
         elif not key.startswith("x-"):
             params.report.warn(place, f"{key}: unknown key, ignored{suggest(key, litellm.KNOWN_PARAMS)}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from ..patterns import late
+
 #: Switches that decide who is let in: ignoring one that is on would open a door.
 REFUSED = (
     "custom_auth",
@@ -64,7 +66,7 @@ PRICES = (
 )
 _TIER = "(?:_(?:above|batches|flex|priority|balanced|ultrafast|[0-9])[a-z0-9_]*)?"
 #: Prices that LiteLLM knows and that nothing is computed from here.
-OTHER_PRICE = r"(?:\w+_)?cost_per_[\w.]+|\w+_cost\w*|\w+_multiplier\w*"
+OTHER_PRICE = late(r"(?:\w+_)?cost_per_[\w.]+|\w+_cost\w*|\w+_multiplier\w*")
 
 
 def is_price(key: str) -> bool:

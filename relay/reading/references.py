@@ -20,15 +20,18 @@ FILE = "file/"
 
 _NAME = r"['\"]?([A-Za-z_][A-Za-z0-9_]*)['\"]?"
 #: Spellings of other tools for "take it from the environment"; the group is the variable. Most files have none.
-_SPELLINGS = (
-    # ${NAME}, ${NAME:-x}, ${env:NAME}, ${{ secrets.NAME }}
-    rf"\$\{{\{{?\s*(?:env[.:]|secrets\.)?{_NAME}[^}}]*\}}?\}}",
-    rf"\$(?:env:)?{_NAME}$",  # $NAME, $env:NAME
-    rf"\{{\{{-?\s*(?:env[.:]|\.Values\.|\.)?{_NAME}[^}}]*\}}\}}",  # {{ NAME }}
-    # env("NAME"), os.getenv("NAME", "x"), os.environ["NAME"]
-    rf"(?:os\.|process\.)?(?:get)?env(?:iron)?(?:\.get)?\s*[(\[]\s*{_NAME}.*[)\]]$",
-    rf"(?:os\.|process\.)?env(?:iron)?[/.:]\s*{_NAME}$",  # env/NAME, env.NAME, os.environ.NAME
-    rf"%{_NAME}%$",  # %NAME%
+_SPELLINGS = tuple(
+    late(pattern)
+    for pattern in (
+        # ${NAME}, ${NAME:-x}, ${env:NAME}, ${{ secrets.NAME }}
+        rf"\$\{{\{{?\s*(?:env[.:]|secrets\.)?{_NAME}[^}}]*\}}?\}}",
+        rf"\$(?:env:)?{_NAME}$",  # $NAME, $env:NAME
+        rf"\{{\{{-?\s*(?:env[.:]|\.Values\.|\.)?{_NAME}[^}}]*\}}\}}",  # {{ NAME }}
+        # env("NAME"), os.getenv("NAME", "x"), os.environ["NAME"]
+        rf"(?:os\.|process\.)?(?:get)?env(?:iron)?(?:\.get)?\s*[(\[]\s*{_NAME}.*[)\]]$",
+        rf"(?:os\.|process\.)?env(?:iron)?[/.:]\s*{_NAME}$",  # env/NAME, env.NAME, os.environ.NAME
+        rf"%{_NAME}%$",  # %NAME%
+    )
 )
 _BEGINNINGS = ("$", "{{", "%", "env", "getenv", "os.", "process.")  # of all of these
 _BLANK_TO_FILL = late(r"<[A-Za-z][^<>]*>")  # <your-key>
@@ -156,7 +159,7 @@ class References:
 def _misspelt(text: str) -> str | None:
     """What is wrong with a text that was meant to stand for something else."""
     for spelling in _SPELLINGS if text.startswith(_BEGINNINGS) else ():
-        found = re.match(spelling, text)
+        found = spelling.match(text)
         if found:
             rest = found[0][found.end(1) :]  # may hold a default, which may be a key
             shown = found[0] if re.fullmatch(r"[\s'\"\])}%]*", rest) else found[0][: found.end(1)] + "..."
