@@ -23,10 +23,22 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture
 async def up() -> AsyncIterator[ScriptedUpstream]:
     """An upstream that waits to be told what to say."""
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
+    async with ScriptedUpstream().running() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[ScriptedUpstream]:
+    """Another one."""
+    async with ScriptedUpstream().running() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedUpstream]:
+    """One beside the upstreams of files that have ``up`` and ``second`` of their own."""
+    async with ScriptedUpstream().running() as upstream:
+        yield upstream
 
 
 def pytest_collection_finish() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 PATIENCE = 10.0  # seconds that anything in a test may take
 
@@ -54,6 +54,15 @@ class ScriptedUpstream:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Listen while the context lasts."""
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="scripted upstream")

@@ -58,10 +58,8 @@ class Upstream(ScriptedUpstream):
 
 @pytest.fixture
 async def up() -> AsyncIterator[Upstream]:
-    upstream = Upstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
+    async with Upstream().running() as upstream:
+        yield upstream
 
 
 @asynccontextmanager

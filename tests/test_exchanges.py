@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -31,9 +30,6 @@ from tests.harness import (
 )
 from tests.scripted import ScriptedUpstream, dechunk, read_message, reset
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -43,14 +39,6 @@ def error_of(answer: bytes) -> dict[str, object]:
     error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     assert set(error) == {"message", "type", "param", "code"}
     return dict(error)
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
 
 
 # What is changed, and nothing else.

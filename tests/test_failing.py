@@ -47,14 +47,6 @@ BUSY = b"HTTP/1.1 503 Busy\r\nX-Whose: second\r\nContent-Length: 4\r\n\r\nbusy"
 BODY = hashlib.shake_128(b"a body").digest(3_000_000)
 
 
-@pytest.fixture
-async def second() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
-
-
 @asynccontextmanager
 async def serving(turn: Turn) -> AsyncIterator[int]:
     """An upstream that gets each connection as it comes, before a byte of it is read; its port."""

@@ -13,7 +13,6 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 
 from relay.config import RouterSettings, Timeouts
 from tests.harness import KEY, OK, PATIENCE, config_over, deployment, proxy_over, with_limits, with_timeouts
-from tests.scripted import ScriptedUpstream
 from tests.sockets import (
     ACCEPT,
     SWITCH,
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.client import ClientConnection
     from websockets.asyncio.server import ServerConnection
+
+    from tests.scripted import ScriptedUpstream
 
 PATH = "/v1/responses"
 USAGE = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
@@ -77,14 +78,6 @@ async def up(model: Model) -> AsyncIterator[SocketUpstream]:
 async def second(model: Model) -> AsyncIterator[SocketUpstream]:
     async with SocketUpstream(model.talk).running() as upstream:
         yield upstream
-
-
-@pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
 
 
 async def hear(session: ClientConnection) -> Any:

@@ -73,14 +73,6 @@ async def second() -> AsyncIterator[SocketUpstream]:
         yield upstream
 
 
-@pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    await upstream.start()
-    yield upstream
-    await upstream.close()
-
-
 # What is said.
 
 
