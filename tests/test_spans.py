@@ -24,8 +24,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from relay.config import LoggingSettings
 from relay.errors import ConfigError
 from relay.record.genai import genai_attributes
-from relay.record.lines import ExchangeRecord
-from relay.record.log import record_fields
+from relay.record.lines import ExchangeRecord, record_fields
 from relay.record.spans import Tracing, open_tracing
 from relay.record.usage import Usage
 

@@ -12,10 +12,10 @@ from json.encoder import encode_basestring_ascii
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from .usage import Usage
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from .usage import Usage
 
 EXCHANGE = "passthrough.exchange"  # the logger that says them
 
@@ -74,7 +74,6 @@ def milliseconds(seconds: float) -> float:
 
 
 FIELDS = tuple(ExchangeRecord.__annotations__)
-KNOWN = ("client", "method", "path", "endpoint", "group", "model", "deployment", "scope", "reason")
 OF_EXCHANGE = itemgetter(*FIELDS)
 LINE = "{" + ",".join(f'"{name}":%s' for name in FIELDS) + "}"
 
@@ -146,43 +145,78 @@ def encode_other(value: Any) -> str:
     return encode_basestring_ascii(str(value))
 
 
+def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
+    """The fields by SPEC §11's names, as handlers see them; ``path`` has no query any more."""
+    return {
+        "time": rfc3339(exchange.time),
+        "id": exchange.id,
+        "client": exchange.client,
+        "method": exchange.method,
+        "path": path,
+        "endpoint": exchange.endpoint,
+        "group": exchange.group,
+        "model": exchange.model,
+        "deployment": exchange.deployment,
+        "scope": exchange.scope,
+        "reason": exchange.reason,
+        "attempts": exchange.attempts,
+        "status": exchange.status,
+        "outcome": exchange.outcome,
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "first_byte_ms": exchange.first_byte_ms,
+        "total_ms": exchange.total_ms,
+        "upstream_request_id": exchange.upstream_request_id,
+        "usage": usage_fields(exchange.usage) if isinstance(exchange.usage, Usage) else exchange.usage,
+        "cost": exchange.cost,
+        "error": exchange.error,
+    }
+
+
 def line_of(exchange: ExchangeRecord, path: str) -> str:
-    """One exchange as ``JSONFormatter`` writes its record, without making the record: on the path of each exchange."""
-    x, text = exchange, encode_basestring_ascii
-    known = (x.client, x.method, path, x.endpoint, x.group, x.model, x.deployment, x.scope, x.reason)
-    outcome, usage, cost, upstream_id, error = x.outcome, x.usage, x.cost, x.upstream_request_id, x.error
-    rows = x.attempts
-    attempts = _attempt(rows[0]) if len(rows) == 1 else ",".join(map(_attempt, rows))
+    """One exchange as ``JSONFormatter`` says it, without making the record: on the path of each exchange.
+
+    Exchanges of a kind have most of their line in common; that is made once.
+    """
+    x, rows = exchange, exchange.attempts
+    if len(rows) != 1 or x.first_byte_ms is None or x.total_ms is None:
+        return _whole_line(record_fields(x, path))
+    row, usage, cost, upstream_id, error = rows[0], x.usage, x.cost, x.upstream_request_id, x.error
+    known = (
+        x.client, x.method, path, x.endpoint, x.group, x.model, x.deployment, x.scope, x.reason,
+        row["deployment"], row["outcome"], row["status"], x.status, x.outcome,
+    )  # fmt: skip
+    who, how = _pieces.get(known) or _pieces_of(known)
     return (
-        f'{{"time":"{rfc3339(x.time)}","id":"{x.id}",{_pieces.get(known) or _piece(known)},"attempts":[{attempts}]'
-        f',"status":{"null" if x.status is None else x.status},"outcome":{"null" if outcome is None else text(outcome)}'
-        f',"bytes_in":{x.bytes_in},"bytes_out":{x.bytes_out}'
-        f',"first_byte_ms":{"null" if x.first_byte_ms is None else x.first_byte_ms}'
-        f',"total_ms":{"null" if x.total_ms is None else x.total_ms}'
-        f',"upstream_request_id":{"null" if upstream_id is None else text(upstream_id)}'
+        f'{{"time":"{rfc3339(x.time)}","id":"{x.id}",{who},"ms":{row["ms"]:.3f}}}],{how},"bytes_in":{x.bytes_in}'
+        f',"bytes_out":{x.bytes_out},"first_byte_ms":{x.first_byte_ms:.3f},"total_ms":{x.total_ms:.3f}'
+        f',"upstream_request_id":{"null" if upstream_id is None else encode_basestring_ascii(upstream_id)}'
         f',"usage":{"null" if usage is None else encode_usage(usage)}'
-        f',"cost":{"null" if cost is None else format(cost, "f")},"error":{"null" if error is None else text(error)}}}'
+        f',"cost":{"null" if cost is None else format(cost, "f")}'
+        f',"error":{"null" if error is None else encode_basestring_ascii(error)}}}'
     )
 
 
-def _attempt(row: Attempt) -> str:
-    status = row["status"]
-    return (
-        f'{{"deployment":{encode_basestring_ascii(row["deployment"])},"outcome":{encode_basestring_ascii(row["outcome"])}'
-        f',"status":{"null" if status is None else status},"ms":{row["ms"]}}}'
-    )
+def _whole_line(fields: Mapping[str, Any]) -> str:
+    return LINE % tuple([ENCODERS.get(type(value), encode_other)(value) for value in OF_EXCHANGE(fields)])
 
 
-_pieces: dict[tuple[str | None, ...], str] = {}  # what most exchanges have in common with others
+WHO = (
+    '"client":%s,"method":%s,"path":%s,"endpoint":%s,"group":%s,"model":%s,"deployment":%s,"scope":%s,"reason":%s'
+    ',"attempts":[{"deployment":%s,"outcome":%s,"status":%s'
+)
+HOW = '"status":%s,"outcome":%s'
 MOST_PIECES = 512
+_pieces: dict[tuple[str | int | None, ...], tuple[str, str]] = {}  # what many exchanges have in common
 
 
-def _piece(known: tuple[str | None, ...]) -> str:
-    """The members of a line that say who asked what, and where it went."""
+def _pieces_of(known: tuple[str | int | None, ...]) -> tuple[str, str]:
+    """The members of a line that say who asked what and where it went, and how that ended."""
     if len(_pieces) >= MOST_PIECES:
         _pieces.clear()
-    _pieces[known] = piece = ",".join([f'"{name}":{encode(value)}' for name, value in zip(KNOWN, known, strict=True)])
-    return piece
+    values = [encode(value) for value in known]
+    _pieces[known] = pieces = WHO % tuple(values[:-2]), HOW % tuple(values[-2:])
+    return pieces
 
 
 def encode_usage(usage: Usage | str) -> str:
@@ -205,7 +239,7 @@ class JSONFormatter(logging.Formatter):
         """The line, without its end."""
         values = record.__dict__
         if record.name == EXCHANGE and "attempts" in values:
-            return LINE % tuple([ENCODERS.get(type(value), encode_other)(value) for value in OF_EXCHANGE(values)])
+            return _whole_line(values)
         line = {
             "time": rfc3339(record.created),
             "level": record.levelname,

@@ -13,9 +13,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .lines import EXCHANGE, HumanFormatter, JSONFormatter, line_of, rfc3339, usage_fields
+from .lines import EXCHANGE, HumanFormatter, JSONFormatter, line_of, record_fields
 from .logqueue import LineWriter, LogQueue, QueueFront
-from .usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -64,34 +63,6 @@ def record_of(exchange: ExchangeRecord, path: str) -> logging.LogRecord:
         **record_fields(exchange, path),
     }
     return record
-
-
-def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
-    """The fields by SPEC §11's names, as handlers see them; ``path`` has no query any more."""
-    return {
-        "time": rfc3339(exchange.time),
-        "id": exchange.id,
-        "client": exchange.client,
-        "method": exchange.method,
-        "path": path,
-        "endpoint": exchange.endpoint,
-        "group": exchange.group,
-        "model": exchange.model,
-        "deployment": exchange.deployment,
-        "scope": exchange.scope,
-        "reason": exchange.reason,
-        "attempts": exchange.attempts,
-        "status": exchange.status,
-        "outcome": exchange.outcome,
-        "bytes_in": exchange.bytes_in,
-        "bytes_out": exchange.bytes_out,
-        "first_byte_ms": exchange.first_byte_ms,
-        "total_ms": exchange.total_ms,
-        "upstream_request_id": exchange.upstream_request_id,
-        "usage": usage_fields(exchange.usage) if isinstance(exchange.usage, Usage) else exchange.usage,
-        "cost": exchange.cost,
-        "error": exchange.error,
-    }
 
 
 class LineFront(QueueFront):

@@ -15,7 +15,7 @@ from ..choosing.outcomes import Kind
 from ..errors import ConfigError
 from ..version import VERSION
 from .genai import OPERATIONS, genai_attributes
-from .log import record_fields
+from .lines import record_fields
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
