@@ -26,7 +26,7 @@ from relay.answers.ephemeral import admit
 from relay.answers.outgoing import check_switch, request_lines
 from relay.answers.recording import Recorder
 from relay.answers.relaying import BrokenResponse
-from relay.choosing.outcomes import LONGEST_BODY, WORDS, Kind, Outcome, of_client_key, read_outcome
+from relay.choosing.outcomes import LONGEST_BODY, WORDS, Kind, Outcome, judge_answer, of_client_key, signals_in
 from relay.errors import (
     AllOut,
     ClientGone,
@@ -308,7 +308,8 @@ class Worker:
         status = head.status
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
-        outcome = read_outcome(status, head.fields, content, time.time(), head.layout.memo)
+        signals = signals_in(head.layout.names, head.values, head.layout.memo)
+        outcome = judge_answer(status, signals, content, time.time())
         return outcome if request.secret is None else of_client_key(outcome)
 
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:

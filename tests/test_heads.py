@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -12,14 +11,11 @@ from hypothesis import strategies as st
 
 from relay.config import Limits
 from relay.errors import ProxyError
-from relay.wire.fields import parse_response_head
+from relay.wire.fields import inbound_lines, parse_response_head
 from relay.wire.framing import make_reader, response_framing
-from relay.wire.heads import USUAL, Head, Layout
+from relay.wire.heads import USUAL, Head, Layout, ResponseHead
 from relay.wire.http1 import HTTP1Connection, Role
 from tests.test_framing import GENERATED, METHODS, generated_heads
-
-if TYPE_CHECKING:
-    from relay.wire.heads import ResponseHead
 
 PIECES = [
     b"A",
@@ -131,6 +127,22 @@ def test_a_layout_becomes_usual_by_being_met() -> None:
         assert head.layout.is_usual() == (number == USUAL - 1)
         like = head.layout
     assert parse_response_head(raw % 99, 100, like).fields == [(b"X-Seldom", b"99")]
+
+
+CROSSING = [b"Connection", b"content-length", b"Date", b"A", b"Transfer-Encoding", b"a"]
+
+
+@given(st.lists(st.sampled_from(CROSSING), max_size=6), st.sampled_from([b"1", b"x %s"]))
+def test_the_same_lines_pass_on_by_layout_and_by_grammar(names: list[bytes], text: bytes) -> None:
+    values = {b"connection": b"close", b"content-length": b"5", b"transfer-encoding": b"chunked"}
+    raw = START + b"".join(b"%s: %s\r\n" % (name, values.get(name.lower(), text)) for name in names) + b"\r\n"
+    layout = usual(*names)
+    by_layout = layout.read(raw)
+    assert by_layout is not None
+    by_grammar = ResponseHead(200, b"OK", b"1.1", by_layout.fields)
+    assert by_layout.passing is not None
+    assert inbound_lines(by_layout) == inbound_lines(by_grammar)
+    assert by_layout.framing == by_grammar.framing
 
 
 @settings(max_examples=2000, deadline=None)

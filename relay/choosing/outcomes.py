@@ -15,7 +15,7 @@ from ..patterns import late
 from ..values import Value, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 LONGEST_BODY = 64 << 10  # what is read of an error's content, packed or not
 LONGEST_WAIT = 86_400.0  # seconds; an answer that names a longer one says nothing
@@ -154,18 +154,20 @@ def _plain(status: int) -> Outcome:
 
 
 def read_outcome(
-    status: int,
-    fields: Sequence[tuple[bytes, bytes]],
-    error_body: bytes | None = None,
-    wall: float = 0.0,
-    memo: dict[Any, Any] | None = None,
+    status: int, fields: Iterable[tuple[bytes, bytes]], error_body: bytes | None = None, wall: float = 0.0
 ) -> Outcome:
-    """Read an answer's head, and of an error the first 64 KiB of its content as it came.
+    """``judge_answer`` for an answer's field lines."""
+    lines = list(fields)
+    return judge_answer(status, signals_in([n for n, _ in lines], [v for _, v in lines], {}), error_body, wall)
 
-    ``wall`` is Unix time, for a ``Retry-After`` that is a date. ``memo`` is for what follows from the names of the
-    fields alone. Figures that cannot be meant are no signal.
+
+def judge_answer(
+    status: int, signals: Mapping[bytes, bytes], error_body: bytes | None = None, wall: float = 0.0
+) -> Outcome:
+    """Judge an answer by its status, its ``signals_in``, and of an error the first 64 KiB of its content as it came.
+
+    ``wall`` is Unix time, for a ``Retry-After`` that is a date. Figures that cannot be meant are no signal.
     """
-    signals = _signals(fields, {} if memo is None else memo)
     if status < 400:  # noqa: PLR2004 - where errors begin
         if not signals:
             return _plain(status)
@@ -238,15 +240,15 @@ _DURATION = late(
 _UNITS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
-def _signals(fields: Sequence[tuple[bytes, bytes]], memo: dict[Any, Any]) -> dict[bytes, bytes]:
-    """The fields that this room reads, by lower-case name."""
-    places = memo.get(_signals)
+def signals_in(names: Sequence[bytes], values: Sequence[bytes], memo: dict[Any, Any]) -> Mapping[bytes, bytes]:
+    """The fields that this room reads, by lower-case name. ``memo`` is for what follows from the names alone."""
+    places = memo.get(signals_in)
     if places is None:
-        lower = [name.lower() for name, _ in fields]
-        places = memo[_signals] = [
+        lower = [name.lower() for name in names]
+        places = memo[signals_in] = [
             (name, at) for at, name in enumerate(lower) if name in _WANTED or name.startswith(_LIMIT)
         ]
-    return {name: fields[at][1] for name, at in places} if places else {}
+    return {name: values[at] for name, at in places} if places else {}
 
 
 def _retry_after(signals: Mapping[bytes, bytes], wall: float) -> float | None:

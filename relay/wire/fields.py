@@ -21,7 +21,17 @@ from ..errors import (
     VersionNotSupported,
 )
 from ..patterns import late
-from .heads import LONGEST_DIGITS, STATUS_LINE, Layout, RequestHead, ResponseHead
+from .heads import (
+    CONTENT_LENGTH,
+    HOP_BY_HOP,
+    LONGEST_DIGITS,
+    STATUS_LINE,
+    VERSIONS,
+    Layout,
+    RequestHead,
+    ResponseHead,
+    is_hop_by_hop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,15 +49,8 @@ DIGITS = re.compile(rb"[0-9]{1,19}")
 # A tunnel is nobody's endpoint, and an answer to TRACE shows all that was asked with, the deployment's key too (RFC
 # 9110 §9.3.8). In upper or lower case: some servers take one for the other.
 REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
-VERSIONS = {b"0": b"1.0", b"1": b"1.1"}
 LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's counter
 
-# RFC 9110 §7.6.1: fields that belong to one connection, named in Connection or not. A trailer section is never
-# forwarded, so neither is the field that announces it.
-HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
-CONTENT_LENGTH = frozenset({b"content-length"})  # framed anew on every connection
 PLAIN_CONNECTIONS = frozenset({b"", b"keep-alive", b"close"})  # values of Connection that name no other field
 # Naming one of these in Connection must not strip it (hop-by-hop abuse).
 END_TO_END = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"authorization"})
@@ -138,11 +141,8 @@ def parse_response_head(raw: bytes, most_fields: int, like: Layout | None = None
 
     ``like``: the layout of an answer that came before, which this one is likely to share.
     """
-    known = like.read(raw) if like is not None and like.is_usual() else None
-    if known is not None and like is not None:
-        minor, status, reason, *values = known
-        fields: Fields = list(zip(like.names, values, strict=True))
-    else:
+    head = like.read(raw) if like is not None and like.is_usual() else None
+    if head is None:
         start = START.match(raw)
         if start is None:
             raise BadRequest("The status line is malformed.")
@@ -151,7 +151,7 @@ def parse_response_head(raw: bytes, most_fields: int, like: Layout | None = None
         like = recall_layout(tuple([name for name, _ in fields])) if len(raw) <= LONGEST_KNOWN_HEAD else None
         if like is not None:
             like.seen += 1
-    head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, like)
+        head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, like)
     head.length = check_framing(head)
     return head
 
@@ -285,12 +285,6 @@ def _is_ours(name: bytes) -> bool:
     return plain in OURS or plain in HOP_BY_HOP or plain.startswith(OUR_PREFIXES)
 
 
-def is_hop_by_hop(name: bytes) -> bool:
-    """Whether a response's field belongs to the upstream's connection, framing included."""
-    plain = name.lower()
-    return plain in HOP_BY_HOP or plain in CONTENT_LENGTH
-
-
 def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Field lines as they are written."""
     return b"".join([b"%s: %s\r\n" % line for line in fields])
@@ -328,13 +322,15 @@ def inbound_lines(head: ResponseHead) -> bytes:
     if head.get(b"connection") not in PLAIN_CONNECTIONS:
         dropped = HOP_BY_HOP | CONTENT_LENGTH | (connection_options(head) - END_TO_END)
         return field_lines([line for line in head.fields if line[0].lower() not in dropped])
-    layout, fields = head.layout, head.fields
+    if head.passing is not None:
+        return head.passing
+    layout, values = head.layout, head.values
     known = layout.memo.get(inbound_lines)
     if known is None:
         kept = [at for at, name in enumerate(layout.names) if not is_hop_by_hop(name)]
         lines = [layout.names[at].replace(b"%", b"%%") + b": %s\r\n" for at in kept]
         known = layout.memo[inbound_lines] = b"".join(lines), kept
-    return known[0] % tuple([fields[at][1] for at in known[1]])
+    return known[0] % tuple([values[at] for at in known[1]])
 
 
 def kept_protocols(value: bytes) -> bytes:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ..errors import Fields
 
 # The lines that h11 is shown: those that decide where a message ends and whether the connection lives on.
 FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 
+# RFC 9110 §7.6.1: fields that belong to one connection, named in Connection or not. A trailer section is never
+# forwarded, so neither is the field that announces it.
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+CONTENT_LENGTH = frozenset({b"content-length"})  # framed anew on every connection
+VERSIONS = {b"0": b"1.0", b"1": b"1.1"}
 LONGEST_DIGITS = 19  # of a length; fewer are below 2^63 whatever they are
 USUAL = 32  # times; an expression takes some milliseconds to be made, as long as it saves in 500 heads
 STATUS_LINE = rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n"
@@ -26,7 +37,7 @@ class Layout:
     ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("_expression", "judged", "memo", "names", "places", "repeated", "seen")
+    __slots__ = ("_expression", "_runs", "_values", "judged", "memo", "names", "places", "repeated", "seen")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
@@ -45,29 +56,62 @@ class Layout:
         """Whether it comes so often that it is worth an expression of its own."""
         return self.seen >= USUAL
 
-    def read(self, raw: bytes) -> tuple[bytes, ...] | None:
-        """Minor version, status, reason (or None) and values of a response head of this layout; None for any other.
+    def read(self, raw: bytes) -> ResponseHead | None:
+        """A response head of this layout; None for any other. The grammar is that of ``fields.parse_response_head``."""
+        expression = self._expression or self._compile()
+        match = expression.fullmatch(raw)
+        if match is None:
+            return None
+        said = match.groups()
+        head = object.__new__(ResponseHead)  # the short way: there is one for every answer
+        head.version = VERSIONS[said[0]]
+        head.status = int(said[1])
+        head.reason = said[2] or b""
+        head.values = self._values(said)
+        head.passing = said[self._runs[0]] if len(self._runs) == 1 else b"".join([said[at] for at in self._runs])
+        head.layout = self
+        head.memo = {}
+        head.length = None
+        return head
 
-        The grammar is that of ``fields.parse_response_head``.
-        """
-        if self._expression is None:
-            lines = [re.escape(name) + VALUE for name in self.names]
-            self._expression = re.compile(STATUS_LINE + b"".join(lines) + rb"\r\n")
-        match = self._expression.fullmatch(raw)
-        return None if match is None else match.groups()
+    def _compile(self) -> re.Pattern[bytes]:
+        """Make the expression: a group for each value, and one around each run of lines that pass to a client."""
+        parts, group = [STATUS_LINE], 3
+        values: list[int] = []
+        self._runs: list[int] = []
+        for passing, names in groupby(self.names, lambda name: not is_hop_by_hop(name)):
+            lines = [re.escape(name) + VALUE for name in names]
+            if passing:
+                self._runs.append(group)
+                group += 1
+            values += range(group, group + len(lines))
+            group += len(lines)
+            parts.append(rb"(%s)" % b"".join(lines) if passing else b"".join(lines))
+        several = len(values) > 1  # itemgetter makes no tuple of one
+        self._values: Callable[[tuple[bytes, ...]], Sequence[bytes]] = (
+            itemgetter(*values) if several else lambda said: [said[at] for at in values]
+        )
+        self._expression = re.compile(b"".join([*parts, rb"\r\n"]))
+        return self._expression
+
+
+def is_hop_by_hop(name: bytes) -> bool:
+    """Whether a response's field belongs to the upstream's connection, framing included."""
+    plain = name.lower()
+    return plain in HOP_BY_HOP or plain in CONTENT_LENGTH
 
 
 class Head:
-    """A start line and a field section. ``fields`` keep order and case; ``get`` reads them by lower-case name.
+    """A start line and a field section. ``fields`` keep order and case; ``get`` reads values by lower-case name.
 
     ``memo`` is for what follows from the head alone: whoever works that out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("fields", "layout", "memo", "version")
+    __slots__ = ("layout", "memo", "values", "version")
 
     def __init__(self, version: bytes, fields: Fields, layout: Layout | None = None) -> None:
         self.version = version  # b"1.0" or b"1.1"
-        self.fields = fields
+        self.values: Sequence[bytes] = [value for _, value in fields]
         self.layout = layout or Layout(tuple([name for name, _ in fields]))
         self.memo: dict[Any, Any] = {}
 
@@ -78,8 +122,8 @@ class Head:
         if at is None:
             return default
         if name in layout.repeated:
-            return b", ".join([self.fields[at][1] for at in layout.repeated[name]])
-        return self.fields[at][1]
+            return b", ".join([self.values[at] for at in layout.repeated[name]])
+        return self.values[at]
 
     def __contains__(self, name: bytes) -> bool:
         return name in self.layout.places
@@ -89,9 +133,14 @@ class Head:
         return name in self.layout.repeated
 
     @property
+    def fields(self) -> Fields:
+        """The field lines: names and values."""
+        return list(zip(self.layout.names, self.values, strict=True))
+
+    @property
     def framing(self) -> Fields:
         """The field lines that h11 has to judge, as they came."""
-        return [self.fields[at] for at in self.layout.judged]
+        return [(self.layout.names[at], self.values[at]) for at in self.layout.judged]
 
 
 class RequestHead(Head):
@@ -125,7 +174,7 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """A response's head, as an upstream sent it."""
 
-    __slots__ = ("length", "reason", "status")
+    __slots__ = ("length", "passing", "reason", "status")
 
     def __init__(
         self, status: int, reason: bytes, version: bytes, fields: Fields, layout: Layout | None = None
@@ -134,6 +183,7 @@ class ResponseHead(Head):
         self.status = status
         self.reason = reason
         self.length: int | None = None  # that Content-Length gives, once the framing has been checked
+        self.passing: bytes | None = None  # lines that pass to a client, as they came, where they are cut out
 
     def is_interim(self) -> bool:
         """A 1xx other than 101: another head follows (RFC 9110 §15.2)."""
