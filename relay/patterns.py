@@ -1,9 +1,16 @@
-"""Patterns that a start does without: each takes from a tenth of a millisecond to several to be compiled."""
+"""Patterns that are made late, since a start does without them, and such as find names fast in what has none."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, AnyStr, cast
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any, AnyStr, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Search: TypeAlias = "Callable[[bytes], re.Match[bytes] | None]"
+SHORTEST_TAIL = 3  # bytes; a shorter one is in too many texts
 
 
 class _Late:
@@ -20,5 +27,21 @@ class _Late:
 
 
 def late(source: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
-    """``re.compile`` at the first use. A fault of the source (re.error) shows only then."""
+    """``re.compile`` at the first use: it takes from a tenth of a millisecond to several.
+
+    A fault of the source (re.error) shows only then.
+    """
     return cast("re.Pattern[AnyStr]", _Late(source, flags))
+
+
+def name_search(names: Iterable[bytes], behind: bytes = b"") -> Search:
+    """What finds one of these names in JSON, between quotes; ``behind`` is a pattern of what follows it.
+
+    What all of them end with is looked for first, at the speed of memchr: most texts do not have it.
+    """
+    quoted = sorted(b'"%s"' % name for name in names)
+    search = re.compile(b"(?:%s)%s" % (b"|".join(map(re.escape, quoted)), behind)).search
+    tail = cast("bytes", commonprefix([name[::-1] for name in quoted])[::-1])  # noqa: RUF071 - of names, not of paths
+    if len(tail) < SHORTEST_TAIL:
+        return search
+    return lambda data: None if data.find(tail) < 0 else search(data)

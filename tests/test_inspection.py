@@ -370,7 +370,9 @@ def test_a_body_says_at_a_glance_what_it_says_when_walked(
     said: list[bytes], comma: bytes, form: bytes, tree: Node
 ) -> None:
     content = form % comma.join(said)
-    assert seen_by(JSONPeek(tree), JSONPeek.feed, content) == seen_by(JSONPeek(tree), JSONScanner.feed, content)
+    walking = JSONPeek(tree)
+    JSONScanner.__init__(walking, plan_of(tree))
+    assert seen_by(JSONPeek(tree), JSONPeek.feed, content) == seen_by(walking, JSONScanner.feed, content)
 
 
 # Splices

@@ -1,4 +1,4 @@
-"""Patterns that are compiled when they are first asked for something."""
+"""Patterns that are compiled when they are first asked for something, and searches that pass over what has no name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from unittest.mock import Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.patterns import late
+from relay.patterns import late, name_search
 
 
 def test_a_late_pattern_does_what_a_pattern_does() -> None:
@@ -39,3 +41,31 @@ def test_a_fault_shows_at_the_first_use() -> None:
     broken = late("(")
     with pytest.raises(re.error):
         broken.match("a")
+
+
+NAMES = [b"id", b"file_id", b"ids", b"a.b", b"x"]
+PARTS = st.sampled_from([*(b'"%s"' % name for name in NAMES), b'"a-b"', b'id"', b'"', b":", b": ", b"x", b"null"])
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.lists(PARTS, max_size=6), st.sampled_from([b"", b":"])
+)
+def test_names_are_found_as_by_a_plain_pattern(names: list[bytes], parts: list[bytes], behind: bytes) -> None:
+    text = b"".join(parts)
+    plain = re.search(b"(?:%s)%s" % (b"|".join(re.escape(b'"%s"' % name) for name in names), behind), text)
+    found = name_search(names, behind)(text)
+    assert (found and found.span()) == (plain and plain.span())
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "asked"),
+    [([b"id", b"file_id"], b'"ids": 1', 0), ([b"id", b"file_id"], b'"x_id": 1', 1), ([b"id", b"ids"], b'"x": 1', 1)],
+)
+def test_a_text_without_what_all_names_end_with_is_passed_over(
+    names: list[bytes], text: bytes, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = Mock()
+    pattern.search.return_value = None
+    monkeypatch.setattr("relay.patterns.re.compile", Mock(return_value=pattern))
+    assert name_search(names)(text) is None
+    assert pattern.search.call_count == asked

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from ..patterns import late
+from ..patterns import late, name_search
 from ..subjects.pointers import ANY
 from .usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..patterns import Search
     from ..subjects.inspection import JSONPeek
     from ..subjects.pointers import Node
     from .usage import Usage
@@ -39,30 +40,32 @@ USAGE_NAME = b'"usage"'
 TIER_NAME = b'"service_tier"'
 TIER = late(rb'"service_tier"(?<=[{,\s]"service_tier")[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"(\w{1,16})"')
 PICTURE = late(rb'[{,\s]"(?:b64_json|url)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
+BEHIND_NAME = rb"[ \t\r\n]*+:[ \t\r\n]*+(?!null)"
 ORDINARY = frozenset({"choices", "content", "data", "delta", "id", "message", "object", "output", "type"})
 LONGEST_MATCH = 64  # of the three above
 
 BLANKS = " \t\r\n"  # what JSON calls white space
 DECODER = json.JSONDecoder()
-USAGE_DECODER = json.JSONDecoder(parse_float=Decimal)
+# What ``raw_decode`` calls, without its call: the value, and where it ends. Raises StopIteration where there is none.
+DECODE_USAGE = cast("Any", json.JSONDecoder(parse_float=Decimal)).scan_once
 
 
 class UsageFinder:
     """Find the usage object, the service tier and, if asked, the pictures of a JSON document that passes."""
 
-    usage: Usage | None = None
-    tier: str | None = None
-    images = 0
-    _tail = b""
+    __slots__ = ("_count_images", "_tail", "images", "tier", "usage")
 
     def __init__(self, *, images: bool = False) -> None:
+        self.usage: Usage | None = None
+        self.tier: str | None = None
+        self.images = 0
         self._count_images = images
+        self._tail = b""
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes of the document."""
         known = len(self._tail)
-        if known:
-            data = self._tail + data
+        data = self._tail + data
         if self._count_images:
             self.images += sum(match.end() > known for match in PICTURE.finditer(data))
         if data.find(TIER_NAME) >= 0:  # ``in`` begins with an exception: bytes may hold a number, too
@@ -82,8 +85,8 @@ class UsageFinder:
             begin = match.end()
             rest = data[begin : begin + LARGEST_USAGE]
             try:
-                value, _ = USAGE_DECODER.raw_decode(rest.decode("utf-8", "replace"))
-            except (ValueError, RecursionError):
+                value, _ = DECODE_USAGE(rest.decode("utf-8", "replace"), 0)
+            except (ValueError, RecursionError, StopIteration):
                 if len(rest) < LARGEST_USAGE:
                     return match.start() - 1  # with what must stand before the name
             else:
@@ -140,7 +143,7 @@ class IdFinder:
         """Whether these bytes, whole events, show no id, or only such as earlier events have shown."""
         if self._names is None:
             return False
-        if self._hints is not None and self._hints.search(data) is None:
+        if self._hints is not None and self._hints(data) is None:
             return True  # a chat's chunks: an ``id`` each, but not on the way to one that is worth storing
         return self._known.issuperset(self._names.findall(data))
 
@@ -172,7 +175,7 @@ def may_be_whole(data: bytes) -> bool:
 def read_document(pointers: Node, data: bytes) -> Pairs | None:
     """The ids that a document shows if this is all of it, each once; None where it is not."""
     _, hints, _ = id_names(pointers)
-    if hints is not None and hints.search(data) is None:
+    if hints is not None and hints(data) is None:
         return []
     value = decode(data)
     return None if value is None else list(dict.fromkeys(walk(pointers, value, [])))
@@ -199,15 +202,14 @@ def walk(node: Node, value: Any, pairs: Pairs) -> Pairs:
     return pairs
 
 
-Pattern = re.Pattern[bytes] | None
-Patterns = tuple[Pattern, Pattern, Pattern]
+Patterns: TypeAlias = "tuple[re.Pattern[bytes] | None, Search | None, Search | None]"
 _patterns_of: dict[int, tuple[Node, Patterns]] = {}  # there is one tree for each endpoint
 
 
 def id_names(pointers: Node) -> Patterns:
-    """Three patterns: members that may hold an id of this tree (the group is the id), and members on the way to one.
+    """A pattern of the members that may hold an id of this tree (its group), and searches for those on the way to one.
 
-    A document without one of the latter shows no id. The third are these, and usage. None where any member may. Names
+    A document without one of these shows no id. The last looks for usage, too. None where any member may. Names
     are matched as upstreams write them: one that is spelled with escapes is not seen.
     """
     known = _patterns_of.get(id(pointers))
@@ -217,7 +219,7 @@ def id_names(pointers: Node) -> Patterns:
         ways = list(_ways(pointers, ()))
         names = _compile_names({way[-1] if way else None for way in ways}, rb'(?:"([^"\\]*)")?')
         telling = {_telling(way) for way in ways}
-        patterns = names, _compile_names(telling, b""), _compile_names(telling | {"usage"}, b"")
+        patterns = names, _search(telling), _search(telling | {"usage"})
         known = _patterns_of[id(pointers)] = (pointers, patterns)
     return known[1]
 
@@ -241,4 +243,9 @@ def _compile_names(names: set[str | None], value: bytes) -> re.Pattern[bytes] | 
     spelled = [re.escape(name).encode() for name in names if name is not None]
     if len(spelled) < len(names):
         return None
-    return re.compile(rb'"(?:%s)"[ \t\r\n]*+:[ \t\r\n]*+(?!null)%s' % (b"|".join(sorted(spelled)), value))
+    return re.compile(rb'"(?:%s)"%s%s' % (b"|".join(sorted(spelled)), BEHIND_NAME, value))
+
+
+def _search(names: set[str | None]) -> Search | None:
+    spelled = [name.encode() for name in names if name is not None]
+    return name_search(spelled, BEHIND_NAME) if spelled and len(spelled) == len(names) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from .inflate import CODINGS, Inflater
 from .usage import Usage
 
 if TYPE_CHECKING:
+    from ..patterns import Search
     from ..subjects.pointers import Node
     from .finders import Pairs
 
@@ -133,7 +133,7 @@ class ResponseTap:
         self._inflater = Inflater() if packed else None
         self._first: bytes | None = None  # of a document, where it may be all: nobody has looked for usage in it
         self._fed = False  # content came
-        self._signs: re.Pattern[bytes] | None = None  # without one of these, plain events show nothing
+        self._signs: Search | None = None  # without one of these, plain events show nothing
         if stream and not packed and not self._images:
             _, hints, signs = id_names(pointers)
             self._signs = signs if metered else hints
@@ -159,7 +159,7 @@ class ResponseTap:
         if (
             signs is not None
             and splitter is not None
-            and signs.search(data) is None
+            and signs(data) is None
             and not splitter.partial
             and data.endswith(b"\n\n")
         ):
@@ -219,8 +219,10 @@ class ResponseTap:
     def _read_rest(self) -> None:
         first, self._first = self._first, None
         if first is not None and self._meter is not None:
-            with suppress(Exception):  # as in feed
+            try:  # noqa: SIM105 - ``suppress`` costs as much as what it would wrap
                 self._meter.feed(first)
+            except Exception:  # noqa: BLE001, S110 - as in feed
+                pass
 
     def _finder(self, pointers: Node) -> IdFinder:
         """What looks for ids, made when there may be one."""

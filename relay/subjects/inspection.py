@@ -80,10 +80,13 @@ class JSONPeek(JSONScanner):
     than ``ROOM`` are passed over. Of a flag given twice the last counts, as it does for the API.
     """
 
-    __slots__ = ("_cut", "_names", "_said", "model", "scalars")
+    __slots__ = ("_begun", "_cut", "_names", "_said", "model", "scalars")
 
-    def __init__(self, pointers: Node) -> None:
-        super().__init__(plan_of(pointers))
+    def __init__(self, pointers: Node) -> None:  # what it takes to walk a body is made for those that must be walked
+        self.found: list[Found] = []
+        self.done = False
+        self._plan = plan_of(pointers)
+        self._begun = False
         self.model: Found | None = None  # the top-level ``model``, when it is a string
         self.scalars: dict[str, object] = {}  # top-level stream, store, background (bool), prompt_cache_key (str)
         self._names: list[str] = []
@@ -92,34 +95,39 @@ class JSONPeek(JSONScanner):
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes. After an error the scanner is of no more use. Raises BadRequest."""
-        if self._base or not self._glance(data):
+        if not self._begun:
+            self._begun = True
+            plan = self._plan
+            if plan is not None and self._glance(plan, data):
+                self.done = True
+            elif plan is not None:
+                super().__init__(plan)
+        if not self.done:
             super().feed(data)
 
-    def _glance(self, data: bytes) -> bool:
+    def _glance(self, plan: Plan, data: bytes) -> bool:
         """Whether this is a whole body that names a model and sets flags but no more: one match takes it all.
 
         Such are most bodies, and small. What comes in pieces, is malformed or names more must be walked.
         """
-        plan = self._plan
-        if len(data) > SMALL or not data.endswith(b"}") or plan is None or plan.elsewhere is None:
+        if len(data) > SMALL or data[-1:] != b"}" or plan.elsewhere is None or plan.elsewhere(data) is not None:
             return False
-        if plan.elsewhere(data) is not None or data.count(MODEL_KEY) > 1:
+        if data.find(b"\\") >= 0 and data.find(b"\\u00") >= 0:  # how a name could be written otherwise
             return False
-        match = FLAT.match(data) if data.find(b"\\") < 0 or data.find(b"\\u00") < 0 else None
-        if match is None or (match[MODEL] is None and MODEL_KEY in data):  # one that stands below may count
+        match = FLAT.match(data)
+        if match is None or data.count(MODEL_KEY) != (match.end(MODEL) > 0):  # a second, or one below, which may count
             return False
         model, cache_key, stream, store, background = match.groups()
         if model is not None and (text := decode(model)) is not None:
-            self._text_at(plan.members[MODEL_KEY], text, *match.span(MODEL))
+            kind = plan.members[MODEL_KEY].kind
+            self.model = found = Found(kind or MODEL, text, *match.span(MODEL))
+            if kind is not None:
+                self.found.append(found)
         if cache_key is not None and (text := decode(cache_key)) is not None:
             self.scalars[TEXT] = text
-        if stream in BOOLEANS:
-            self.scalars["stream"] = BOOLEANS[stream]
-        if store in BOOLEANS:
-            self.scalars["store"] = BOOLEANS[store]
-        if background in BOOLEANS:
-            self.scalars["background"] = BOOLEANS[background]
-        self._base = self._rest(data, 0)
+        for name, word in (("stream", stream), ("store", store), ("background", background)):
+            if word in BOOLEANS:
+                self.scalars[name] = BOOLEANS[word]
         return True
 
     @property

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ..patterns import late
+from ..patterns import late, name_search
 from .pointers import ANY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from ..patterns import Search
     from .pointers import Node
 
 LEVELS = 8  # a JSON schema within a tool is seven deep; each level adds 60 bytes of pattern
@@ -117,9 +116,6 @@ def find_nothing(_: bytes) -> None:
     """Where there is nothing to be found."""
 
 
-Search: TypeAlias = "Callable[[bytes], re.Match[bytes] | None]"
-
-
 class Plan:
     """A place as the scanner wants it: members by the bytes of their key, and what must occur before a find below."""
 
@@ -153,8 +149,8 @@ class Plan:
 
     def find_elsewhere(self, own: bytes) -> Search:
         """What finds any needle but ``own``."""
-        names = [re.escape(key[1:-1]) for key in self.needles if key != own]
-        return re.compile(b'"(?:%s)"' % b"|".join(names)).search if names else find_nothing
+        names = [key[1:-1] for key in self.needles if key != own]
+        return name_search(names) if names else find_nothing
 
     def occurs_in(self, data: bytes, start: int, stop: int) -> bool:
         """Whether a container at this place, complete at ``start`` to ``stop``, can hold anything of interest."""
