@@ -27,10 +27,12 @@ class _Fielded:  # noqa: PLW1641 - what may change has no hash; `Value` has one
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        own = (name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar"))
+        own = [name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
         cls._fields = tuple(dict.fromkeys([*cls._fields, *own]))
         cls._names = frozenset(cls._fields)
-        cls._defaults = {name: getattr(cls, name) for name in cls._fields if hasattr(cls, name)}
+        cls._defaults = cls._defaults | {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
+        for name in cls._defaults.keys() & cls.__dict__.keys():
+            delattr(cls, name)  # where the class has a name, too, every look at a value's takes ten times as long
 
     def __init__(self, *given: Any, **named: Any) -> None:
         """Fields in their order or by name. Raises TypeError for one that is missing, unknown or given twice."""
