@@ -128,7 +128,7 @@ def test_routing_hints_are_read_and_removed_with_one_comma(
     body: bytes, names: tuple[str, ...], left: bytes, size: int
 ) -> None:
     peek = peek_into(body, size)
-    assert peek.target_names == names
+    assert tuple(peek.target_names) == names
     result = spliced(body, peek.splices(None), size)
     assert result == left
     assert len(result) - len(body) == sum(splice.delta for splice in peek.splices(None))
@@ -337,7 +337,7 @@ def seen_by(peek: JSONPeek, feed: Callable[[JSONPeek, bytes], None], content: by
         feed(peek, content)
     except BadRequest as error:
         return error.message
-    return peek.done, peek.model, peek.found, peek.scalars, peek.target_names, peek.splices("new")
+    return peek.done, peek.model, peek.found, peek.scalars, tuple(peek.target_names), peek.splices("new")
 
 
 SAID = st.sampled_from(
@@ -508,7 +508,7 @@ def test_what_is_found_is_what_a_decoder_finds(body: object, tree: Node, size: i
     members = dict(top)
     model = members.get("model")
     assert (peek.model and peek.model.value) == (model if isinstance(model, str) else None)
-    assert peek.target_names == (named(ours[0][1]) if ours else ())
+    assert tuple(peek.target_names) == (named(ours[0][1]) if ours else ())
     expected = {key: value for key in ("stream", "store") if isinstance(value := members.get(key), bool)}
     cache_key = members.get("prompt_cache_key")
     assert peek.scalars == expected | ({"prompt_cache_key": cache_key} if isinstance(cache_key, str) else {})

@@ -80,7 +80,7 @@ class JSONPeek(JSONScanner):
     than ``ROOM`` are passed over. Of a flag given twice the last counts, as it does for the API.
     """
 
-    __slots__ = ("_begun", "_cut", "_names", "_said", "model", "scalars")
+    __slots__ = ("_begun", "_cut", "_said", "model", "scalars", "target_names")
 
     def __init__(self, pointers: Node) -> None:  # what it takes to walk a body is made for those that must be walked
         self.found: list[Found] = []
@@ -89,7 +89,7 @@ class JSONPeek(JSONScanner):
         self._begun = False
         self.model: Found | None = None  # the top-level ``model``, when it is a string
         self.scalars: dict[str, object] = {}  # top-level stream, store, background (bool), prompt_cache_key (str)
-        self._names: list[str] = []
+        self.target_names: list[str] = []  # from a string, a comma list or a list, in order, without empty ones
         self._said: tuple[str, ...] = ()  # of those that may come once
         self._cut: Splice | None = None
 
@@ -129,11 +129,6 @@ class JSONPeek(JSONScanner):
             if word in BOOLEANS:
                 self.scalars[name] = BOOLEANS[word]
         return True
-
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        """``target_model_names``: a string, a comma list or a list, in order, without empty ones."""
-        return tuple(self._names)
 
     def finish(self) -> None:
         """The content has ended. A text that is cut short is the upstream's to refuse."""
@@ -176,9 +171,9 @@ class JSONPeek(JSONScanner):
         if role == TEXT:
             self.scalars[role] = text
         elif role == NAMES:
-            self._names += listed(text)
+            self.target_names += listed(text)
         elif role == NAME and (name := text.strip()):
-            self._names.append(name)
+            self.target_names.append(name)
 
     def _scalar(self, plan: Plan, raw: bytes) -> None:
         if plan.role in FLAGS and raw in BOOLEANS:

@@ -62,8 +62,8 @@ class MultipartPeek:
     """
 
     __slots__ = (
-        "_at", "_cuts", "_delimiter", "_lengths", "_names", "_part", "_part_from", "_plan", "_room", "_said", "_step",
-        "_tail", "done", "fields_over", "found", "model", "scalars",
+        "_at", "_cuts", "_delimiter", "_lengths", "_part", "_part_from", "_plan", "_room", "_said", "_step",
+        "_tail", "done", "fields_over", "found", "model", "scalars", "target_names",
     )  # fmt: skip
 
     def __init__(self, content_type: bytes, pointers: Node) -> None:
@@ -72,7 +72,8 @@ class MultipartPeek:
         self.found: list[Found] = []
         self.done = False  # the last delimiter has been seen
         self.fields_over = False  # a file has begun: what comes before it has been seen, and holding more helps nobody
-        self._names: list[str] = []
+        # ``target_model_names`` as a string, comma list or JSON list, or repeated ``target_model_names[]`` parts
+        self.target_names: list[str] = []
         self._said: set[str] = set()
         self._cuts: list[Splice] = []
         self._lengths: list[tuple[int, int, int, int]] = []  # content of a part, and the digits that say its length
@@ -84,11 +85,6 @@ class MultipartPeek:
         self._step: Step = MultipartPeek._content
         self._tail = b"\r\n"  # the first delimiter may begin the content; every other stands behind a line's end
         self._at = -2  # where in the content the tail begins
-
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        """``target_model_names`` as a string, comma list or JSON list, or repeated ``target_model_names[]`` parts."""
-        return tuple(self._names)
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes of the content. Raises AmbiguousBody, BadRequest."""
@@ -302,9 +298,9 @@ class MultipartPeek:
 
     def _take_hint(self, role: str, text: str) -> None:
         if role == NAMES:
-            self._names += names_in(text)
+            self.target_names += names_in(text)
         elif role == NAME:
-            self._names += filter(None, [text.strip()])
+            self.target_names += filter(None, [text.strip()])
         elif role == TEXT:
             self.scalars[role] = text
         elif role in FLAGS and text.lower() in WORDS:
@@ -369,4 +365,4 @@ def names_in(text: str) -> list[str]:
         peek.feed(f'{{"{NAMES}":{text}}}'.encode())
     except BadRequest:
         return listed(text)
-    return list(peek.target_names) if peek.done else listed(text)
+    return peek.target_names if peek.done else listed(text)

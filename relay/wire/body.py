@@ -32,7 +32,7 @@ class Peek(Protocol):
     @property
     def model(self) -> Found | None: ...  # noqa: D102 - as in JSONPeek
     @property
-    def target_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    def target_names(self) -> list[str]: ...  # noqa: D102
     @property
     def scalars(self) -> dict[str, object]: ...  # noqa: D102
     @property
@@ -77,7 +77,7 @@ class RequestBody:
         self.is_empty = not (self.chunked or self.length)  # the head says that there is no content
         self.count = 0  # bytes of content read from the client
         self.ended = self.is_empty
-        self.ended_at: float | None = None  # loop time at which the last of it was read; None also where there is none
+        self.ended_at: float | None = None  # loop time at which the last was read; None where it came with the head
         self.model: str | None = None  # what the content's model is replaced by
         self._held = Spool(config.limits.inspection_bytes)
         self.replayable = True  # all that was read is still held, so that another attempt can send it again
@@ -107,7 +107,8 @@ class RequestBody:
             self._say_continue()
         try:
             event = connection.poll_event()
-            if event is NEED_DATA:
+            waited = event is NEED_DATA
+            if waited:
                 connection.set_deadline(self._config.timeouts.body)
                 event = await connection.next_event()
                 connection.set_deadline(None)  # while nobody reads, the client is not the one who is silent
@@ -117,7 +118,8 @@ class RequestBody:
             raise ClientGone(str(error)) from None
         if connection.received:  # with this piece, where the head has said how long the content is
             self.ended = True
-            self.ended_at = monotonic()
+            if waited or self.count:
+                self.ended_at = monotonic()
             if event is END:
                 return b""
         assert isinstance(event, bytes)
