@@ -41,12 +41,11 @@ from relay.process.starting import start
 from relay.reach.outbound import OutboundProxies
 from relay.reach.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
 from relay.record.gauges import alone, snapshot
-from relay.record.lines import milliseconds
 from relay.record.metrics import exposition
 from relay.scopes.affinity import AffinityStore
 from relay.scopes.pinning import Errand, Pinning
 from relay.values import Value
-from relay.wire.classification import Request, classify, is_decided
+from relay.wire.classification import Request, classify
 from relay.wire.downstream import Exchange
 from relay.wire.handshake import SWITCHING
 from relay.wire.targets import target_of
@@ -148,7 +147,7 @@ class Worker:
         client, key = admit(head, target, config, brain.pinning.maker_of)
         exchange.record.client = client.name
         exchange.body.check_size(exchange.body.length or 0)
-        request = await classify(head, target, exchange.body, partial(is_decided, config))
+        request = await classify(head, target, exchange.body, config)
         if key is not None:
             request.secret, request.subject.scope = key
         if request.in_first_frame:
@@ -251,7 +250,7 @@ class Worker:
                 return
             if verdict is FAIL:
                 raise passage.error or Unavailable("No deployment answered.")
-            router.end(attempt, monotonic())
+            router.end(attempt)
 
     async def _attempt(self, passage: Passage, attempt: Attempt, *, fresh: bool) -> Verdict:
         """One try at one deployment, and what to do about its outcome."""
@@ -266,7 +265,7 @@ class Worker:
             UPSTREAM_LOG.warning("deployment %s: %s", attempt.deployment.id, error.detail)
         finally:
             now = monotonic()
-            row["ms"] = milliseconds(now - began)
+            row["ms"] = (now - began) * 1000
         row["outcome"], row["status"] = WORDS[outcome.kind], outcome.status
         passage.brain.router.record(attempt, outcome, now)
         body = passage.exchange.body
@@ -294,7 +293,8 @@ class Worker:
             lines = request_lines(upstream.approach, exchange, request)
             target = request.target_for(deployment.base.path, model)
             upstream.send_request(exchange.head, target, exchange.body, lines)
-            timeout = passage.brain.router.head_timeout(attempt, monotonic())
+            asked = attempt.started if upstream.reused else monotonic()  # a dial has taken its time
+            timeout = passage.brain.router.head_timeout(attempt, asked)
             head = await upstream.response_head(timeout, partial(pass_interim, exchange))
             if head.status == SWITCHING:
                 check_switch(exchange, request, head)
@@ -309,7 +309,7 @@ class Worker:
         if status in ERRORS_WITH_A_CODE or status >= SERVER_ERRORS or passage.naming.is_read(status):
             content = await response.read_content(LONGEST_BODY, ERROR_SECONDS)
         signals = signals_in(head.layout.names, head.values, head.layout.memo)
-        outcome = judge_answer(status, signals, content, time.time())
+        outcome = judge_answer(status, signals, content, time.time() if signals else 0.0)
         return outcome if request.secret is None else of_client_key(outcome)
 
     async def _relay(self, passage: Passage, response: UpstreamResponse) -> None:
@@ -333,12 +333,11 @@ class Worker:
 
     def _release(self, passage: Passage, but: Attempt | None = None) -> None:
         """Give back every connection and end every attempt: on every path, and earlier all ``but`` the answer's."""
-        now = monotonic()
         for attempt, response in passage.responses.items():
             if attempt is not but:
                 response.upstream.release()
         for route in passage.routes:
-            passage.brain.router.close(route, now, but)
+            passage.brain.router.close(route, but)
         passage.error = None  # its traceback knows the passage: nothing is left for the collector
 
     def _answer_error(self, exchange: Exchange, error: ProxyError) -> None:

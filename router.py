@@ -10,8 +10,8 @@ story of one exchange asks in this order::
         outcome = ...                                                         # read_outcome, or Outcome(Kind...)
         router.record(attempt, outcome, now)                                  # the only place where health changes
         verdict = router.judge(attempt, now, replayable=...)                  # RELAY route.answer, RETRY, REDIAL, FAIL
-        router.end(attempt, now)                                              # before the next is asked
-    router.close(route, now)                                                  # in every case, once the content is over
+        router.end(attempt)                                                   # before the next is asked
+    router.close(route)                                                       # in every case, once the content is over
 
 ``docs/routing.md`` tells the same for operators.
 """
@@ -189,7 +189,7 @@ class Router:
         route.attempts.append(attempt)
         return attempt
 
-    def end(self, attempt: Attempt, now: float) -> None:  # noqa: ARG002 - every call says when
+    def end(self, attempt: Attempt) -> None:
         """The attempt is over, whichever way. A second call does nothing.
 
         It knows its route no more, so what is left to be said of it is that its answer has broken.
@@ -199,11 +199,11 @@ class Router:
             self.ledger.end(attempt.member, attempt)
             del attempt.route
 
-    def close(self, route: Route, now: float, but: Attempt | None = None) -> None:
+    def close(self, route: Route, but: Attempt | None = None) -> None:
         """Nobody else is going to be asked, so every attempt is over: all ``but`` the one whose answer is relayed."""
         for attempt in route.attempts:
             if attempt is not but:
-                self.end(attempt, now)
+                self.end(attempt)
         if route.doubts:
             self._settle(route)
 

@@ -60,7 +60,7 @@ def measure(strategy: str, count: int) -> tuple[float, float]:
             attempt = router.begin(route, deployment, now)
             router.record(attempt, PLAIN if n % 10 else FIGURES, now)
             router.judge(attempt, now, replayable=True)
-            router.end(attempt, now)
+            router.end(attempt)
         best_all = min(best_all, (time.process_time() - started) / EXCHANGES)
         routes = [router.resolve(subjects[n % 10], "client", started=now) for n in range(EXCHANGES)]
         started = time.process_time()

@@ -153,7 +153,7 @@ class Simulation:
         def done(now: float) -> None:
             self.router.record(attempt, outcome, now)
             verdict = self.router.judge(attempt, now, replayable=True)
-            self.router.end(attempt, now)
+            self.router.end(attempt)
             if verdict is Verdict.RETRY:
                 self.report.wasted += 1
                 self._attempt(route, now)

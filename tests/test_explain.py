@@ -58,7 +58,7 @@ def spoil(router: Router, name: str, outcome: Outcome) -> None:
     chosen = next(one for one in route.candidates if one.id == name)
     attempt = router.begin(route, chosen, NOW)
     router.record(attempt, outcome, NOW)
-    router.close(route, NOW)
+    router.close(route)
 
 
 def test_all_of_it() -> None:

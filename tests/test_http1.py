@@ -125,7 +125,7 @@ async def test_a_response_is_read_and_the_connection_used_again(client: Pair) ->
 
 async def test_what_departs_at_the_end_of_a_crowded_turn_has_not_left_before(client: Pair) -> None:
     connection = client.connection
-    connection._turn._is_crowded = True
+    connection._turn.is_crowded = True
     connection.send_request(HEAD, b"/", b"up", Extent.EMPTY, 0, b"")
     connection.depart()
     assert connection.unsent
@@ -139,7 +139,7 @@ async def test_what_an_upstream_says_before_it_is_asked_answers_nothing(client: 
     pool = cast("UpstreamPool", SimpleNamespace(keep=lambda *_: kept.append(1)))
     approach = cast("Approach", SimpleNamespace(lane=SimpleNamespace(host=b"up")))
     upstream = UpstreamConnection(pool, approach, client.connection, reused=True)
-    client.connection._turn._is_crowded = True
+    client.connection._turn.is_crowded = True
     upstream.send_request(HEAD, b"/", NO_CONTENT, b"")
     client.connection.data_received(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(StaleConnection) as caught:

@@ -74,7 +74,7 @@ def attempt(router: Router, route: Route, outcome: Outcome, now: float = NOW, *,
 def verdict(router: Router, begun: Attempt, now: float = NOW, *, replayable: bool = True) -> Verdict:
     """Judge, and end the attempt."""
     found = router.judge(begun, now, replayable=replayable)
-    router.end(begun, now)
+    router.end(begun)
     return found
 
 
@@ -336,8 +336,8 @@ def test_a_trial_that_is_abandoned_leaves_it_to_the_next() -> None:
     later = NOW + 5
     trial = router.begin(route := chat(router, later), route.candidates[0], later)
     router.record(trial, Outcome(Kind.CLIENT_GONE), later)
-    router.end(trial, later)
-    router.end(trial, later)
+    router.end(trial)
+    router.end(trial)
     assert free(router, later) == ["a", "b"]
 
 
@@ -445,7 +445,7 @@ def test_all_full_is_our_429_and_nothing_queues() -> None:
     assert {one.deployment.id for one in begun} == {"a", "b"}
     assert all_out(router).retry_after == 1.0
     assert router.available(NOW)
-    router.end(begun[0], NOW)
+    router.end(begun[0])
     assert router.select(chat(router), NOW).id == begun[0].deployment.id
 
 
@@ -556,10 +556,10 @@ def test_an_exchange_that_is_over_leaves_nothing_counted_or_doubted() -> None:
     assert router.judge(failed, NOW, replayable=True) is RETRY
     left = router.begin(route, route.candidates[1], NOW)  # the client leaves now
     assert reasons(router)["a"] == Why.DOUBTED.value
-    router.close(route, NOW)
+    router.close(route)
     assert free(router) == ["a", "b", "c"]
     assert [one.member.health.in_flight for one in (failed, left)] == [0, 0]
-    router.close(route, NOW)  # once is enough
+    router.close(route)  # once is enough
     assert left.member.health.in_flight == 0
 
 
@@ -659,7 +659,7 @@ def test_no_retry_starts_when_less_is_left_than_its_usual_first_byte() -> None:
     for name in "ab":
         slow = router.begin(route := chat(router), next(one for one in route.candidates if one.id == name), NOW)
         router.record(slow, OK, NOW + 3)
-        router.end(slow, NOW + 3)
+        router.end(slow)
     hasty, patient = chat(router, patience=3.0), chat(router, patience=4.0)
     assert verdict(router, attempt(router, hasty, LIMITED, at="a")) is RELAY
     assert verdict(router, attempt(router, patient, ERROR, at="a")) is RETRY
@@ -778,7 +778,7 @@ def test_a_reload_carries_health_brake_and_homes_over_and_old_attempts_still_end
     assert after.homes.has_made("me", None)
     assert after.select(chat(after), NOW).id == "c"
     router.record(begun, OK, NOW)
-    router.end(begun, NOW)
+    router.end(begun)
     assert free(after) == ["a", "c"]
     assert {after.select(chat(after), NOW).id for _ in range(40)} == {"a", "c"}
 
@@ -868,7 +868,7 @@ class Witness:
             if found is not RETRY:
                 self.check_end(route, begun, found)
                 return
-            self.router.end(begun, self.now)
+            self.router.end(begun)
             if VERDICTS[outcome.kind].braked:
                 self.check_brake()
 
@@ -927,10 +927,10 @@ def test_what_holds_whatever_happens(
         witness.now += pause
         witness.exchange(subject, iter(outcomes), replayable=replayable)
         if witness.streams and seed % 2:
-            witness.router.end(witness.streams.pop(0), witness.now)
+            witness.router.end(witness.streams.pop(0))
     assert all(1 <= wait <= 60 for wait in witness.waits)
     for begun in witness.streams:
-        witness.router.end(begun, witness.now)
+        witness.router.end(begun)
     members = {id(m): m for m in witness.router._everyone}.values()
     assert all(member.health.in_flight == 0 for member in members)
     assert all(quota.in_flight == 0 for quota in witness.router.ledger.quotas.values())

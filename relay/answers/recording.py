@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ..choosing.outcomes import WORDS, Kind
 from ..patterns import late
-from ..record.lines import milliseconds
 from ..record.log import emit
 from ..record.metrics import ProxyMetrics, observe
 from ..record.usage import PriceList, Usage
@@ -121,7 +120,7 @@ class Recorder:
         if exchange.is_local:
             return
         record = exchange.record
-        record.total_ms = milliseconds(monotonic() - exchange.started)
+        record.total_ms = (monotonic() - exchange.started) * 1000
         for row in record.attempts:
             if not row["outcome"]:  # cut short: what ended the exchange ended the attempt
                 row["outcome"] = record.outcome or ""

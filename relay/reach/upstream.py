@@ -112,10 +112,10 @@ class UpstreamConnection:
         Raises UpstreamTimeout, StaleConnection, UpstreamFailure, and what the client's side did wrong meanwhile.
         """
         connection, upload = self.connection, self._upload
-        begin = partial(set_deadline, connection, timeout)
         if upload is None:
             connection.set_deadline(timeout)
         else:
+            begin = partial(set_deadline, connection, timeout)
             connection.set_deadline(None)
             upload.add_done_callback(begin)
         try:

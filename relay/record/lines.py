@@ -68,11 +68,6 @@ class ExchangeRecord:
             self.__dict__.update(known)
 
 
-def milliseconds(seconds: float) -> float:
-    """A duration as records tell it: to the microsecond. A third of what ``round`` to three places takes."""
-    return int(seconds * 1e6 + 0.5) / 1e3
-
-
 FIELDS = tuple(ExchangeRecord.__annotations__)
 OF_EXCHANGE = itemgetter(*FIELDS)
 LINE = "{" + ",".join(f'"{name}":%s' for name in FIELDS) + "}"
@@ -146,7 +141,7 @@ def encode_other(value: Any) -> str:
 
 
 def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
-    """The fields by SPEC §11's names, as handlers see them; ``path`` has no query any more."""
+    """The fields by SPEC §11's names, as handlers see them, to the microsecond; ``path`` has no query any more."""
     return {
         "time": rfc3339(exchange.time),
         "id": exchange.id,
@@ -159,13 +154,13 @@ def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
         "deployment": exchange.deployment,
         "scope": exchange.scope,
         "reason": exchange.reason,
-        "attempts": exchange.attempts,
+        "attempts": [{**row, "ms": round(row["ms"], 3)} for row in exchange.attempts],
         "status": exchange.status,
         "outcome": exchange.outcome,
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
-        "first_byte_ms": exchange.first_byte_ms,
-        "total_ms": exchange.total_ms,
+        "first_byte_ms": None if exchange.first_byte_ms is None else round(exchange.first_byte_ms, 3),
+        "total_ms": None if exchange.total_ms is None else round(exchange.total_ms, 3),
         "upstream_request_id": exchange.upstream_request_id,
         "usage": usage_fields(exchange.usage) if isinstance(exchange.usage, Usage) else exchange.usage,
         "cost": exchange.cost,

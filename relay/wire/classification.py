@@ -80,14 +80,10 @@ def quote(text: str) -> bytes:
     return percent_encode(text, safe="-._~").encode()
 
 
-async def classify(
-    head: RequestHead, target: Target, body: RequestBody, is_decided: Callable[[Subject, Peek], bool]
-) -> Request:
+async def classify(head: RequestHead, target: Target, body: RequestBody, config: Config) -> Request:
     """Read what a request is about, from its head and as much of its body as the choice needs.
 
-    ``is_decided`` tells, from what the head says and what was found so far, whether nothing that is still to come in
-    the body can change who answers, or has to be rewritten. Raises BadRequest and AmbiguousBody, and what reading the
-    body raises.
+    Raises BadRequest and AmbiguousBody, and what reading the body raises.
     """
     known: HeadFinds | None = head.memo.get(classify)
     if known is None:
@@ -100,7 +96,7 @@ async def classify(
         request.in_first_frame = websocket and subject.endpoint.first_frame
     elif make_peek is not None:
         peek = make_peek()
-        await body.inspect(peek, partial(is_decided, subject, peek))
+        await body.inspect(peek, partial(is_decided, config, subject, peek))
         take_finds(request, peek)
     return request
 

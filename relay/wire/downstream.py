@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol, Self
 
 from ..errors import ClientGone, ClientTooSlow, Fields, ProxyError
-from ..record.lines import ExchangeRecord, milliseconds
+from ..record.lines import ExchangeRecord
 from .body import RequestBody
 from .connection import PeerGone, Silent
 from .fields import field_lines
@@ -131,7 +131,7 @@ class Exchange:
         """The first byte of the response is about to leave: from here on there is no other answer."""
         self.committed = True
         self.record.status = status
-        self.record.first_byte_ms = milliseconds(monotonic() - self.started)
+        self.record.first_byte_ms = (monotonic() - self.started) * 1000
 
     def closes(self) -> bool:
         """Whether the connection ends with this exchange: draining, or content that nobody will read."""

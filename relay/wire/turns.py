@@ -28,16 +28,16 @@ class Turn:
         self.loop = loop
         self.get_loop = weakref.ref(loop)  # the same as a call, which costs less than one of Python's functions
         self._steps = 0  # of this turn
-        self._is_crowded = False  # the turn before was
+        self.is_crowded = False  # the turn before was
         self._woken: deque[Waiter] = deque()
         self._leaving: deque[Connection] = deque()
 
     def wake(self, waiter: Waiter) -> None:
-        """What ``waiter`` waited for is there. Not to be called by a task."""
+        """What ``waiter`` waited for is there. Tasks call this in a crowded turn only, when nobody goes on at once."""
         if not self._steps:
             self._begin()
         self._steps += 1
-        if self._is_crowded:
+        if self.is_crowded:
             self._woken.append(waiter)
         else:
             waiter.go_on()
@@ -47,7 +47,7 @@ class Turn:
         if not self._steps:
             self._begin()
         self._steps += 1
-        if self._is_crowded:
+        if self.is_crowded:
             self._leaving.append(connection)
         else:
             connection.flush()
@@ -61,7 +61,7 @@ class Turn:
                 self._woken.popleft().go_on()
             while self._leaving:
                 self._leaving.popleft().flush()
-            self._is_crowded = self._steps >= CROWD
+            self.is_crowded = self._steps >= CROWD
         finally:  # whatever one step does, the others have their turn
             self._steps = 0
             if self._woken or self._leaving:

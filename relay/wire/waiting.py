@@ -46,11 +46,11 @@ class Waiter:
         self._done = True
         if self._callback is None:  # nobody waits yet
             return
-        loop = self._turn.loop
-        if asyncio.current_task(loop) is None:
-            self._turn.wake(self)
+        turn = self._turn
+        if turn.is_crowded or asyncio.current_task(turn.loop) is None:
+            turn.wake(self)
         else:
-            loop.call_soon(self._callback, self, context=self._context)
+            turn.loop.call_soon(self._callback, self, context=self._context)
 
     def go_on(self) -> None:
         """Let the task go on, now."""
