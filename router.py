@@ -103,7 +103,8 @@ class Router:
         """
         options = self._options(route, now)
         if options is not None:
-            return self._pick(route, *options, now).deployment
+            pool, ready = options
+            return self._pick(route, pool, ready, now).deployment
         if route.attempts:
             raise _all_out(route, SOON)
         return self._last_resort(route, now).deployment

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import AmbiguousBody
-from .jsonscan import Found, JSONScanner
-from .jsontext import FLAT, Plan, decode, literal
+from .jsonscan import Found, JSONScanner, found
+from .jsontext import BACKSLASH, FLAT, Plan, decode, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +112,7 @@ class JSONPeek(JSONScanner):
         """
         if len(data) > SMALL or data[-1:] != b"}" or plan.elsewhere is None or plan.elsewhere(data) is not None:
             return False
-        if data.find(b"\\") >= 0 and data.find(b"\\u00") >= 0:  # how a name could be written otherwise
+        if BACKSLASH in data and data.find(b"\\u00") >= 0:  # how a name could be written otherwise
             return False
         match = FLAT.match(data)
         if match is None or data.count(MODEL_KEY) != (match.end(MODEL) > 0):  # a second, or one below, which may count
@@ -120,15 +120,23 @@ class JSONPeek(JSONScanner):
         model, cache_key, stream, store, background = match.groups()
         if model is not None and (text := decode(model)) is not None:
             kind = plan.members[MODEL_KEY].kind
-            self.model = found = Found(kind or MODEL, text, *match.span(MODEL))
+            start, stop = match.span(MODEL)
+            self.model = find = found(kind or MODEL, text, start, stop)
             if kind is not None:
-                self.found.append(found)
+                self.found.append(find)
         if cache_key is not None and (text := decode(cache_key)) is not None:
             self.scalars[TEXT] = text
-        for name, word in (("stream", stream), ("store", store), ("background", background)):
-            if word in BOOLEANS:
-                self.scalars[name] = BOOLEANS[word]
+        if stream is not None:
+            self._flag("stream", stream)
+        if store is not None:
+            self._flag("store", store)
+        if background is not None:
+            self._flag("background", background)
         return True
+
+    def _flag(self, name: str, word: bytes) -> None:
+        if word in BOOLEANS:
+            self.scalars[name] = BOOLEANS[word]
 
     def finish(self) -> None:
         """The content has ended. A text that is cut short is the upstream's to refuse."""
@@ -163,11 +171,11 @@ class JSONPeek(JSONScanner):
     def _text_at(self, plan: Plan, text: str, start: int, stop: int) -> None:
         role, kind = plan.role, plan.kind
         if role == MODEL or kind is not None:
-            found = Found(kind or MODEL, text, start, stop)
+            find = found(kind or MODEL, text, start, stop)
             if role == MODEL:
-                self.model = found
+                self.model = find
             if kind is not None:
-                self.found.append(found)
+                self.found.append(find)
         if role == TEXT:
             self.scalars[role] = text
         elif role == NAMES:
@@ -176,8 +184,8 @@ class JSONPeek(JSONScanner):
             self.target_names.append(name)
 
     def _scalar(self, plan: Plan, raw: bytes) -> None:
-        if plan.role in FLAGS and raw in BOOLEANS:
-            self.scalars[plan.role] = BOOLEANS[raw]
+        if plan.role in FLAGS:
+            self._flag(plan.role, raw)
 
     def _leave(self, plan: Plan, stop: int, behind: int, *, more: bool) -> None:
         """Note how to remove the hints together with exactly one comma: the next, else the one before, if any."""

@@ -68,6 +68,11 @@ class Found(NamedTuple):
     quoted: bool = True  # written as a JSON string; False: the bare content of a form part
 
 
+def found(kind: str, value: str, start: int, stop: int) -> Found:
+    """A ``Found`` that is quoted, on the short way: a call of its class takes three times as long."""
+    return tuple.__new__(Found, (kind, value, start, stop, True))
+
+
 class JSONScanner:
     """Strings at the places of a plan, as ``found``, in the order in which they stand. Nothing else is held."""
 
@@ -107,7 +112,7 @@ class JSONScanner:
     def _string(self, plan: Plan, raw: bytes, start: int) -> None:
         """A string stands at a place of interest: report it if its kind is wanted."""
         if plan.kind is not None and (value := self._afford(raw)) is not None:
-            self.found.append(Found(plan.kind, value, start, start + len(raw)))
+            self.found.append(found(plan.kind, value, start, start + len(raw)))
 
     def _scalar(self, plan: Plan, raw: bytes) -> None:
         """A number or literal stands at a place with a role."""

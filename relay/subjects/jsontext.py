@@ -86,7 +86,7 @@ def literal(name: str) -> bytes:
 def decode(raw: bytes) -> str | None:
     """The text of a JSON string literal, or None where it is no Unicode text: bad UTF-8, half a surrogate pair."""
     try:
-        if raw.find(b"\\") < 0:
+        if BACKSLASH not in raw:
             return raw[1:-1].decode()
         text = str(json.loads(raw, strict=False))
         text.encode()
