@@ -79,11 +79,13 @@ class LineFront(QueueFront):
     def say(self, exchanges: Iterable[ExchangeRecord]) -> None:
         """Make the lines of these, and let them go together."""
         queue, writer = self.queue, self.writer
+        lines = []
         for exchange in exchanges:
             try:
-                queue.put_line(writer, line_of(exchange, exchange.path.partition("?")[0]))
+                lines.append(line_of(exchange, exchange.path.partition("?")[0]))
             except Exception:  # noqa: BLE001 - no record is worth an exchange
                 queue.count_failure(writer)
+        queue.put_lines(writer, lines)
         queue.let_go(writer)
 
 

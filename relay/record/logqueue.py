@@ -18,6 +18,7 @@ import sys
 import threading
 import weakref
 from collections import deque
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 CAPACITY = 4096  # records; some 10 MB when a handler is stuck
 BATCH = 512
 REST = 0.02  # seconds between two batches: a record waits no longer than that
-LARGEST_WRITE = 256 << 10  # bytes written to a file at once; a batch of records has some 30 KiB
 WRITE_PATIENCE = 1.0  # seconds between two looks at an output that takes no bytes
 
 
@@ -58,13 +58,13 @@ class LogQueue:
             return
         self._put((handlers, record))
 
-    def put_line(self, writer: LineWriter, line: str) -> None:
-        """Queue a record that is a line already, or drop and count it. It waits with its writer for ``let_go``."""
-        waiting = writer.waiting
-        if len(waiting) >= self.capacity or self._is_closed:
-            self.dropped += 1
-            return
-        waiting.append(line)
+    def put_lines(self, writer: LineWriter, lines: Sequence[str]) -> None:
+        """Queue records that are lines already, or drop and count them. They wait with their writer for ``let_go``."""
+        room = 0 if self._is_closed else max(self.capacity - len(writer.waiting), 0)
+        if len(lines) > room:
+            self.dropped += len(lines) - room
+            lines = lines[:room]
+        writer.waiting.extend(lines)
 
     def let_go(self, writer: LineWriter) -> None:
         """Write the lines that wait: now, where nothing has to be waited for, else by the thread."""
@@ -238,29 +238,31 @@ class LineWriter(BatchHandler):
         if descriptor is None or self.is_busy:
             return not waiting
         while waiting:
-            lines = self._next_lines()
-            if not lines:
+            count, data = self._next_lines()
+            if not count:
                 return False
             try:
-                write_some(descriptor, b"".join(lines))
+                write_some(descriptor, data)
             except BlockingIOError:
                 return False
             except OSError:
-                self._queue.count_failure(self, len(lines))
-            for _ in lines:
+                self._queue.count_failure(self, count)
+            for _ in range(count):
                 waiting.popleft()
         return True
 
-    def _next_lines(self) -> list[bytes]:
+    def _next_lines(self) -> tuple[int, bytes]:
         """As many of the lines that wait as leave whole in one write; none where the first is too long for that."""
-        room = LARGEST_WRITE if self._is_file else select.PIPE_BUF
-        lines: list[bytes] = []
-        for line in self.waiting:
-            lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
-            room -= len(lines[-1])
-            if room < 0:
-                return lines[:-1]
-        return lines
+        if self._is_file:
+            lines = list(islice(self.waiting, BATCH))
+            return len(lines), encoded(lines)
+        data = b""
+        for count, line in enumerate(self.waiting):
+            longer = data + encoded([line])
+            if len(longer) > select.PIPE_BUF:
+                return count, data
+            data = longer
+        return len(self.waiting), data
 
     def close_output(self) -> None:
         """Let go of what was opened for writing at once."""
@@ -278,19 +280,23 @@ class LineWriter(BatchHandler):
     def write_out(self) -> None:
         """Write the lines of this batch; they are counted as dropped where that fails."""
         lines, self.lines = self.lines, []
-        text = "\n".join(lines) + "\n" if lines else ""
         try:
             if self._descriptor is None:
-                self._stream.write(text)
+                self._stream.write("\n".join([*lines, ""]))
                 self._stream.flush()
             else:
-                data = text.encode("utf-8", "backslashreplace")
+                data = encoded(lines)
                 for piece in [data] if self._is_file else whole_lines(data):
                     write_all(self._descriptor, piece)
         except (OSError, ValueError):
             self._queue.count_failure(self, len(lines))
         finally:
             self.is_busy = False
+
+
+def encoded(lines: Sequence[str]) -> bytes:
+    """Lines as they are written, each with its end; half a surrogate pair by its number."""
+    return "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
 
 
 def never_waiting(descriptor: int, mode: int) -> int | None:

@@ -15,7 +15,7 @@ from .body import Peek, is_json, is_multipart
 from .handshake import asks_for_websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from ..config import Config
     from ..subjects.endpoints import Endpoint
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .targets import Target
 
 LONGEST_NAME = 1024  # characters; the router keeps something for thousands of names, and a body has room for a MiB
+# What a body sets, if at all, to true or false or a text, and the subject's name for it.
+SCALARS = {"stream": "stream", "store": "store", "background": "background", "prompt_cache_key": "cache_key"}
 MOST_RESOURCES = 10_000  # a vector store's file batch takes 2,000; beyond this somebody only wants us to look things up
 
 
@@ -191,10 +193,14 @@ def take_finds(request: Request, peek: Peek) -> None:
     if names := peek.target_names:
         subject.names = tuple([name for name in names if name])
         check_name("target_model_names", names[0])
-    if scalars := peek.scalars:
-        take_scalars(subject, scalars)
+    for name, value in peek.scalars.items():
+        setattr(subject, SCALARS[name], value)
     found, model = peek.found, peek.model
-    named = [resource for find in found if (resource := as_resource(find.kind, find.value, "body")) is not None]
+    named = []
+    for find in found:
+        resource = as_resource(find.kind, find.value, "body")
+        if resource is not None:
+            named.append(resource)
     if model is None:
         model = next((find for find in found if find.kind == ASKED_MODEL), None)
     if model is not None:
@@ -207,16 +213,6 @@ def take_finds(request: Request, peek: Peek) -> None:
         subject.resources += tuple(named)
         if len(subject.resources) > MOST_RESOURCES:
             raise BadRequest(f"The request names more than {MOST_RESOURCES} resources.")
-
-
-def take_scalars(subject: Subject, scalars: Mapping[str, object]) -> None:
-    """Add the flags and the cache key that a body sets to the subject."""
-    subject.stream = scalars.get("stream") is True
-    store = scalars.get("store")
-    subject.store = store if isinstance(store, bool) else None
-    subject.background = scalars.get("background") is True
-    cache_key = scalars.get("prompt_cache_key")
-    subject.cache_key = cache_key if isinstance(cache_key, str) else None
 
 
 def is_decided(config: Config, subject: Subject, peek: Peek) -> bool:

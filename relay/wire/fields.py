@@ -25,6 +25,7 @@ from .heads import (
     CONTENT_LENGTH,
     HOP_BY_HOP,
     LONGEST_DIGITS,
+    PLAIN_CONNECTIONS,
     STATUS_LINE,
     VERSIONS,
     Layout,
@@ -51,7 +52,6 @@ DIGITS = re.compile(rb"[0-9]{1,19}")
 REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 LONGEST_BODY = 2**63 - 1  # a length that reaches 2^63 overflows somebody's counter
 
-PLAIN_CONNECTIONS = frozenset({b"", b"keep-alive", b"close"})  # values of Connection that name no other field
 # Naming one of these in Connection must not strip it (hop-by-hop abuse).
 END_TO_END = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"authorization"})
 # SPEC §6: what the proxy writes itself (host, length, credentials), and what would speak for the client elsewhere.
@@ -152,7 +152,8 @@ def parse_response_head(raw: bytes, most_fields: int, like: Layout | None = None
         if like is not None:
             like.seen += 1
         head = ResponseHead(int(status), reason or b"", VERSIONS[minor], fields, like)
-    head.length = check_framing(head)
+    if head.length is None:
+        head.length = check_framing(head)
     return head
 
 
@@ -319,11 +320,11 @@ def make_outbound_lines(head: RequestHead, replaced: frozenset[bytes], *, readab
 
 def inbound_lines(head: ResponseHead) -> bytes:
     """The response's field lines that the client gets as they are."""
+    if head.passing is not None:
+        return head.passing
     if head.get(b"connection") not in PLAIN_CONNECTIONS:
         dropped = HOP_BY_HOP | CONTENT_LENGTH | (connection_options(head) - END_TO_END)
         return field_lines([line for line in head.fields if line[0].lower() not in dropped])
-    if head.passing is not None:
-        return head.passing
     layout, values = head.layout, head.values
     known = layout.memo.get(inbound_lines)
     if known is None:

@@ -21,6 +21,7 @@ HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
 CONTENT_LENGTH = frozenset({b"content-length"})  # framed anew on every connection
+PLAIN_CONNECTIONS = frozenset({b"", b"keep-alive", b"close"})  # values of Connection that name no other field
 VERSIONS = {b"0": b"1.0", b"1": b"1.1"}
 LONGEST_DIGITS = 19  # of a length; fewer are below 2^63 whatever they are
 USUAL = 32  # times; an expression takes some milliseconds to be made, as long as it saves in 500 heads
@@ -37,7 +38,10 @@ class Layout:
     ``memo`` is for that: whoever works it out leaves it there, under a key of its own.
     """
 
-    __slots__ = ("_expression", "_runs", "_values", "judged", "memo", "names", "places", "repeated", "seen")
+    __slots__ = (
+        "_connection", "_expression", "_length", "_runs", "_values", "judged", "memo", "names", "places", "repeated",
+        "seen",
+    )  # fmt: skip
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = names
@@ -68,10 +72,15 @@ class Layout:
         head.status = int(said[1])
         head.reason = said[2] or b""
         head.values = self._values(said)
-        head.passing = said[self._runs[0]] if len(self._runs) == 1 else b"".join([said[at] for at in self._runs])
         head.layout = self
         head.memo = {}
-        head.length = None
+        head.passing = head.length = None
+        if self._connection is None or said[self._connection] in PLAIN_CONNECTIONS:
+            head.passing = b"".join([said[at] for at in self._runs])
+        if self._length is not None:
+            digits = said[self._length]
+            if digits.isdigit() and len(digits) < LONGEST_DIGITS:
+                head.length = int(digits)
         return head
 
     def _compile(self) -> re.Pattern[bytes]:
@@ -87,6 +96,10 @@ class Layout:
             values += range(group, group + len(lines))
             group += len(lines)
             parts.append(rb"(%s)" % b"".join(lines) if passing else b"".join(lines))
+        only = {name: values[at] for name, at in self.places.items() if name not in self.repeated}
+        # a Connection that is repeated is no plain one, and nor is the version that the first group is
+        self._connection = only.get(b"connection", 0 if b"connection" in self.places else None)
+        self._length = None if b"transfer-encoding" in self.places else only.get(b"content-length")
         several = len(values) > 1  # itemgetter makes no tuple of one
         self._values: Callable[[tuple[bytes, ...]], Sequence[bytes]] = (
             itemgetter(*values) if several else lambda said: [said[at] for at in values]
