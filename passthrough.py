@@ -295,7 +295,7 @@ class Worker:
             upstream.send_request(exchange.head, target, exchange.body, lines)
             asked = attempt.started if upstream.reused else monotonic()  # a dial has taken its time
             timeout = passage.brain.router.head_timeout(attempt, asked)
-            head = await upstream.response_head(timeout, partial(pass_interim, exchange))
+            head = await upstream.response_head(timeout, lambda interim: pass_interim(exchange, interim))
             if head.status == SWITCHING:
                 check_switch(exchange, request, head)
         except BaseException:

@@ -50,7 +50,7 @@ class UpstreamConnection:
 
     __slots__ = ("_pool", "_upload", "approach", "connection", "interim", "released", "reused")
 
-    def __init__(self, pool: UpstreamPool, approach: Approach, connection: HTTP1Connection, *, reused: bool) -> None:
+    def __init__(self, pool: UpstreamPool, approach: Approach, connection: HTTP1Connection, reused: bool) -> None:
         self._pool = pool
         self.approach = approach
         self.connection = connection
@@ -256,8 +256,8 @@ class UpstreamPool:
         if not fresh:
             connection = self._take_idle(approach.lane)
             if connection is not None:
-                return UpstreamConnection(self, approach, connection, reused=True)
-        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), reused=False)
+                return UpstreamConnection(self, approach, connection, True)
+        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), False)
 
     @property
     def patience(self) -> float:
@@ -317,7 +317,7 @@ class UpstreamPool:
             return
         lane.idle.append(connection)
         connection.set_deadline(self._config.timeouts.upstream_keep_alive)
-        connection.on_readable = partial(lane.evict, connection)
+        connection.on_readable = lambda: lane.evict(connection)
 
     def close(self) -> None:
         """Drop every idle connection."""

@@ -55,7 +55,7 @@ class UsageFinder:
 
     __slots__ = ("_count_images", "_tail", "images", "tier", "usage")
 
-    def __init__(self, *, images: bool = False) -> None:
+    def __init__(self, images: bool = False) -> None:
         self.usage: Usage | None = None
         self.tier: str | None = None
         self.images = 0

@@ -121,11 +121,11 @@ class ResponseTap:
     )  # fmt: skip
 
     def __init__(
-        self, content_type: bytes, content_encoding: bytes, pointers: Node, metered: bool, *, images: bool = False
+        self, content_type: bytes, content_encoding: bytes, pointers: Node, metered: bool, images: bool = False
     ) -> None:
         readable, stream, packed = read_form(content_type, content_encoding)
         self.watching = readable and (metered or bool(pointers.children))
-        self._meter = UsageFinder(images=images) if metered else None
+        self._meter = UsageFinder(images) if metered else None
         self._pointers = pointers if pointers.children else None  # None: there are no ids to be found
         self._ids: IdFinder | None = None
         self._images = images and metered

@@ -39,7 +39,7 @@ class Learner:
             head.get(b"content-encoding"),
             shown_by(subject) if good else NOWHERE,
             self._metered,
-            images=endpoint.template.startswith("/images/"),
+            endpoint.template.startswith("/images/"),
         )
 
     @property

@@ -55,10 +55,11 @@ class RequestBody:
         "_at",
         "_config",
         "_connection",
-        "_held",
         "_hinted",
         "_peek",
         "_splices",
+        "_spool",
+        "_whole",
         "chunked",
         "count",
         "ended",
@@ -79,7 +80,8 @@ class RequestBody:
         self.ended = self.is_empty
         self.ended_at: float | None = None  # loop time at which the last was read; None where it came with the head
         self.model: str | None = None  # what the content's model is replaced by
-        self._held = Spool(config.limits.inspection_bytes)
+        self._whole: bytes | None = None  # what is held, where that is all and came in one piece
+        self._spool: Spool | None = None  # what is held, where it came in several
         self.replayable = True  # all that was read is still held, so that another attempt can send it again
         self._peek: Peek | None = None
         self._at: Found | None = None  # what stands for the content's model where that is not the top-level member
@@ -162,10 +164,19 @@ class RequestBody:
         peek.finish()
 
     def _hold(self, piece: bytes) -> None:
+        if self.ended and self.count == len(piece) <= self._config.limits.inspection_bytes:
+            self._whole = piece
+            return
         try:
-            self._held.append(piece)
+            self._held().append(piece)
         except OSError as error:
             raise Unavailable("The proxy has no room to hold this body until its deployment is known.") from error
+
+    def _held(self) -> Spool:
+        """What is held in pieces, from now on."""
+        if self._spool is None:
+            self._spool = Spool(self._config.limits.inspection_bytes)
+        return self._spool
 
     def rewrite(self, model: str | None, at: Found | None = None) -> None:
         """Ask for ``model`` (None: as the client wrote it) and take out the routing hints, from the start."""
@@ -187,9 +198,10 @@ class RequestBody:
 
     def at_once(self) -> bytes | None:
         """The whole content, where it is there and in memory; None where it has to be streamed."""
-        if not self.ended or not self._held.in_memory():
+        spool = self._spool
+        if not self.ended or not (spool is None or spool.in_memory()):
             return None
-        data = self._held.joined()
+        data = (self._whole or b"") if spool is None else spool.joined()
         if not self._splices:
             return data
         splicer = Splicer(self._splices)
@@ -198,7 +210,7 @@ class RequestBody:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The content as a deployment gets it: what is held, then what still comes. Raises what ``read`` raises."""
         splicer = Splicer(self._splices) if self._splices else None
-        for piece in self._held.pieces():
+        for piece in self._held().pieces():
             yield splicer.feed(piece) if splicer else piece
         self._keep_on_holding()
         while not self.ended:
@@ -214,17 +226,17 @@ class RequestBody:
     def _keep_on_holding(self) -> None:
         """Decide, before anything leaves that is not held, whether the rest will be."""
         most = self._config.limits.replay_bytes
-        if self.replayable and not self.ended and max(self.length or 0, self._held.size) > most:
+        if self.replayable and not self.ended and max(self.length or 0, self._held().size) > most:
             self._let_go()
 
     def _watch(self, piece: bytes) -> None:
         """Hold a passing piece for a later attempt, and go on looking for what makes the body ambiguous."""
         if self.replayable:
             try:
-                self._held.append(piece)
+                self._held().append(piece)
             except OSError:  # the disk is full: this send is the only one
                 self._let_go()
-            if self._held.size > self._config.limits.replay_bytes:
+            if self._held().size > self._config.limits.replay_bytes:
                 self._let_go()
         if self._peek is not None:
             self._peek.feed(piece)
@@ -233,7 +245,7 @@ class RequestBody:
 
     def _let_go(self) -> None:
         self.replayable = False
-        self._held.close()
+        self.close()
 
     def _check_late_finds(self) -> None:
         """A hint behind the first MiB of a body that was already on its way cannot be taken out any more."""
@@ -244,7 +256,9 @@ class RequestBody:
 
     def close(self) -> None:
         """Let go of everything held."""
-        self._held.close()
+        self._whole = None
+        if self._spool is not None:
+            self._spool.close()
 
 
 def is_multipart(content_type: bytes) -> bool:

@@ -98,7 +98,7 @@ async def classify(head: RequestHead, target: Target, body: RequestBody, config:
         request.in_first_frame = websocket and subject.endpoint.first_frame
     elif make_peek is not None:
         peek = make_peek()
-        await body.inspect(peek, partial(is_decided, config, subject, peek))
+        await body.inspect(peek, lambda: is_decided(config, subject, peek))
         take_finds(request, peek)
     return request
 

@@ -109,7 +109,7 @@ class Exchange:
         self.is_last = False  # the connection ends with it
         self.is_local = False  # one of our own pages: no record
         self.started = monotonic()
-        self.record = ExchangeRecord(time=time.time(), id=self.id)
+        self.record = ExchangeRecord(time.time(), self.id)
         self.meter: Meter | None = None  # who knows what was used
         self.paid_to: Deployment | None = None  # whose prices hold for what was used
         self.span: ExchangeSpan | None = None  # where the file asks for spans
