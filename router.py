@@ -7,7 +7,7 @@ story of one exchange asks in this order::
     while True:
         deployment = router.select(route, now)                                # AllOut: the 429 is ours
         attempt = router.begin(route, deployment, now)
-        outcome = ...                                                         # read_outcome, or Outcome(Kind...)
+        outcome = ...                                                         # judge_answer, or Outcome(Kind...)
         router.record(attempt, outcome, now)                                  # the only place where health changes
         verdict = router.judge(attempt, now, replayable=...)                  # RELAY route.answer, RETRY, REDIAL, FAIL
         router.end(attempt)                                                   # before the next is asked

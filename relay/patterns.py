@@ -1,4 +1,4 @@
-"""Patterns that are made late, since a start does without them, and such as find names fast in what has none."""
+"""Patterns that are compiled at their first use, and searches that pass over what has none of some names."""
 
 from __future__ import annotations
 

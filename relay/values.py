@@ -32,7 +32,7 @@ class _Fielded:  # noqa: PLW1641 - what may change has no hash; `Value` has one
         cls._names = frozenset(cls._fields)
         cls._defaults = cls._defaults | {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
         for name in cls._defaults.keys() & cls.__dict__.keys():
-            delattr(cls, name)  # where the class has a name, too, every look at a value's takes ten times as long
+            delattr(cls, name)  # 3.11 looks a field up anew where the class has it, too: 3 times as long
 
     def __init__(self, *given: Any, **named: Any) -> None:
         """Fields in their order or by name. Raises TypeError for one that is missing, unknown or given twice."""

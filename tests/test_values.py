@@ -13,6 +13,7 @@ import passthrough  # noqa: F401 - for the classes that it loads
 import relay.answers.merging  # noqa: F401 - and for those that come later
 from relay.config import Config
 from relay.record.usage import Usage
+from relay.subjects.subject import Subject
 from relay.values import NOTHING, Struct, Value, names_of, replace
 
 if TYPE_CHECKING:
@@ -137,3 +138,11 @@ def test_a_copy_is_equal(value: Value | Struct) -> None:
 def test_a_repr_leaves_out_what_is_hidden() -> None:
     assert repr(Point(1, label="a")) == "Point(x=1, y=0, label='a')"
     assert repr(Locked("n")) == "Locked(name='n')"
+
+
+def test_a_copied_subject_says_the_same() -> None:
+    subject = Subject(*(object() for _ in names_of(Subject)))  # type: ignore[arg-type]
+    other = subject.copied()
+    assert other == subject
+    other.stream = True
+    assert other != subject

@@ -1,6 +1,6 @@
 """What happened in an attempt, and what each kind of it means.
 
-:func:`read_outcome` reads an answer's status, fields and error code into an :class:`Outcome`; :data:`VERDICTS` is SPEC
+:func:`judge_answer` reads an answer's status, fields and error code into an :class:`Outcome`; :data:`VERDICTS` is SPEC
 §7's table, row by row. Pure: the wall clock that an HTTP date is measured against is an argument.
 """
 

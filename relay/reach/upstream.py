@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .lanes import Approach, Lane
 
 MOST_INTERIM = 16  # 1xx heads before a final one (SPEC §12); more is a storm, not information
+KEPT = True  # a lease of a connection that was used before
 MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind beyond that is closed
 
 
@@ -256,8 +257,8 @@ class UpstreamPool:
         if not fresh:
             connection = self._take_idle(approach.lane)
             if connection is not None:
-                return UpstreamConnection(self, approach, connection, True)
-        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), False)
+                return UpstreamConnection(self, approach, connection, KEPT)
+        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), not KEPT)
 
     @property
     def patience(self) -> float:

@@ -209,8 +209,8 @@ _patterns_of: dict[int, tuple[Node, Patterns]] = {}  # there is one tree for eac
 def id_names(pointers: Node) -> Patterns:
     """A pattern of the members that may hold an id of this tree (its group), and searches for those on the way to one.
 
-    A document without one of these shows no id. The last looks for usage, too. None where any member may. Names
-    are matched as upstreams write them: one that is spelled with escapes is not seen.
+    A document without one of these shows no id. The last looks for usage, too. None where any member may,
+    or none. Names are matched as upstreams write them: one that is spelled with escapes is not seen.
     """
     known = _patterns_of.get(id(pointers))
     if known is None or known[0] is not pointers:

@@ -169,49 +169,41 @@ def record_fields(exchange: ExchangeRecord, path: str) -> dict[str, Any]:
 
 
 def line_of(exchange: ExchangeRecord, path: str) -> str:
-    """One exchange as ``JSONFormatter`` says it, without making the record: on the path of each exchange.
-
-    Exchanges of a kind have most of their line in common; that is made once.
-    """
-    x, rows = exchange, exchange.attempts
-    if len(rows) != 1 or x.first_byte_ms is None or x.total_ms is None:
-        return _whole_line(record_fields(x, path))
-    row, usage, cost, upstream_id, error = rows[0], x.usage, x.cost, x.upstream_request_id, x.error
-    known = (
-        x.client, x.method, path, x.endpoint, x.group, x.model, x.deployment, x.scope, x.reason,
-        row["deployment"], row["outcome"], row["status"], x.status, x.outcome,
-    )  # fmt: skip
-    who, how = _pieces.get(known) or _pieces_of(known)
+    """One exchange as ``JSONFormatter`` says it, without making the record: on the path of each exchange."""
+    x, text = exchange, encode_basestring_ascii
+    known = (x.client, x.method, path, x.endpoint, x.group, x.model, x.deployment, x.scope, x.reason)
+    end, rows = (x.status, x.outcome), x.attempts
+    usage, cost, upstream_id, error = x.usage, x.cost, x.upstream_request_id, x.error
+    attempts = _attempt(rows[0]) if len(rows) == 1 else ",".join(map(_attempt, rows))
     return (
-        f'{{"time":"{rfc3339(x.time)}","id":"{x.id}",{who},"ms":{row["ms"]:.3f}}}],{how},"bytes_in":{x.bytes_in}'
-        f',"bytes_out":{x.bytes_out},"first_byte_ms":{x.first_byte_ms:.3f},"total_ms":{x.total_ms:.3f}'
-        f',"upstream_request_id":{"null" if upstream_id is None else encode_basestring_ascii(upstream_id)}'
+        f'{{"time":"{rfc3339(x.time)}","id":"{x.id}",{_pieces.get(known) or _piece(WHO, known)},"attempts":[{attempts}]'
+        f',{_pieces.get(end) or _piece(END, end)},"bytes_in":{x.bytes_in},"bytes_out":{x.bytes_out}'
+        f',"first_byte_ms":{"null" if x.first_byte_ms is None else f"{x.first_byte_ms:.3f}"}'
+        f',"total_ms":{"null" if x.total_ms is None else f"{x.total_ms:.3f}"}'
+        f',"upstream_request_id":{"null" if upstream_id is None else text(upstream_id)}'
         f',"usage":{"null" if usage is None else encode_usage(usage)}'
-        f',"cost":{"null" if cost is None else format(cost, "f")}'
-        f',"error":{"null" if error is None else encode_basestring_ascii(error)}}}'
+        f',"cost":{"null" if cost is None else format(cost, "f")},"error":{"null" if error is None else text(error)}}}'
     )
 
 
-def _whole_line(fields: Mapping[str, Any]) -> str:
-    return LINE % tuple([ENCODERS.get(type(value), encode_other)(value) for value in OF_EXCHANGE(fields)])
+def _attempt(row: Attempt) -> str:
+    known = (row["deployment"], row["outcome"], row["status"])
+    return f'{{{_pieces.get(known) or _piece(HOW, known)},"ms":{row["ms"]:.3f}}}'
 
 
-WHO = (
-    '"client":%s,"method":%s,"path":%s,"endpoint":%s,"group":%s,"model":%s,"deployment":%s,"scope":%s,"reason":%s'
-    ',"attempts":[{"deployment":%s,"outcome":%s,"status":%s'
-)
-HOW = '"status":%s,"outcome":%s'
+WHO = ("client", "method", "path", "endpoint", "group", "model", "deployment", "scope", "reason")
+HOW = ("deployment", "outcome", "status")
+END = ("status", "outcome")
 MOST_PIECES = 512
-_pieces: dict[tuple[str | int | None, ...], tuple[str, str]] = {}  # what many exchanges have in common
+_pieces: dict[tuple[str | int | None, ...], str] = {}  # what most exchanges have in common with others
 
 
-def _pieces_of(known: tuple[str | int | None, ...]) -> tuple[str, str]:
-    """The members of a line that say who asked what and where it went, and how that ended."""
+def _piece(names: tuple[str, ...], known: tuple[str | int | None, ...]) -> str:
+    """The members of a line that say who asked what and where it went, what came of an attempt, or of all."""
     if len(_pieces) >= MOST_PIECES:
         _pieces.clear()
-    values = [encode(value) for value in known]
-    _pieces[known] = pieces = WHO % tuple(values[:-2]), HOW % tuple(values[-2:])
-    return pieces
+    _pieces[known] = piece = ",".join([f'"{name}":{encode(value)}' for name, value in zip(names, known, strict=True)])
+    return piece
 
 
 def encode_usage(usage: Usage | str) -> str:
@@ -234,7 +226,7 @@ class JSONFormatter(logging.Formatter):
         """The line, without its end."""
         values = record.__dict__
         if record.name == EXCHANGE and "attempts" in values:
-            return _whole_line(values)
+            return LINE % tuple([ENCODERS.get(type(value), encode_other)(value) for value in OF_EXCHANGE(values)])
         line = {
             "time": rfc3339(record.created),
             "level": record.levelname,

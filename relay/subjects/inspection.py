@@ -98,9 +98,10 @@ class JSONPeek(JSONScanner):
         if not self._begun:
             self._begun = True
             plan = self._plan
-            if plan is not None and self._glance(plan, data):
+            assert plan is not None
+            if self._glance(plan, data):
                 self.done = True
-            elif plan is not None:
+            else:
                 super().__init__(plan)
         if not self.done:
             super().feed(data)

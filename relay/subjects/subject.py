@@ -38,7 +38,7 @@ class Subject(Struct):
 
     def copied(self) -> Subject:
         """Another one that says the same: what a head says is a pattern for all requests that come with it."""
-        other = object.__new__(Subject)  # field by field, which takes half of what copying them together does
+        other = object.__new__(Subject)  # field by field: quicker than all of them together
         other.endpoint = self.endpoint
         other.header_model = self.header_model
         other.names = self.names

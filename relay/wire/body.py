@@ -78,7 +78,7 @@ class RequestBody:
         self.is_empty = not (self.chunked or self.length)  # the head says that there is no content
         self.count = 0  # bytes of content read from the client
         self.ended = self.is_empty
-        self.ended_at: float | None = None  # loop time at which the last was read; None where it came with the head
+        self.ended_at: float | None = None  # loop time at which the last was read; None where that was with the head
         self.model: str | None = None  # what the content's model is replaced by
         self._whole: bytes | None = None  # what is held, where that is all and came in one piece
         self._spool: Spool | None = None  # what is held, where it came in several
@@ -120,7 +120,7 @@ class RequestBody:
             raise ClientGone(str(error)) from None
         if connection.received:  # with this piece, where the head has said how long the content is
             self.ended = True
-            if waited or self.count:
+            if waited or self.count or self._peek is None:  # else it came with the head, and nothing was waited for
                 self.ended_at = monotonic()
             if event is END:
                 return b""
@@ -174,9 +174,13 @@ class RequestBody:
 
     def _held(self) -> Spool:
         """What is held in pieces, from now on."""
-        if self._spool is None:
-            self._spool = Spool(self._config.limits.inspection_bytes)
-        return self._spool
+        spool = self._spool
+        if spool is None:
+            spool = self._spool = Spool(self._config.limits.inspection_bytes)
+            if self._whole is not None:
+                spool.append(self._whole)
+                self._whole = None
+        return spool
 
     def rewrite(self, model: str | None, at: Found | None = None) -> None:
         """Ask for ``model`` (None: as the client wrote it) and take out the routing hints, from the start."""

@@ -40,7 +40,7 @@ class Waiter:
         self.result: Callable[[], None] = NOTHING  # raises CancelledError where it was cancelled
 
     def wake(self) -> None:
-        """Let the task go on in this turn of the loop; in the next where another task is what calls. Once is enough."""
+        """Let the task go on in this turn of the loop, or in the next where another task calls. Once is enough."""
         if self._done:
             return
         self._done = True
