@@ -518,3 +518,15 @@ def test_documents_in_pieces_show_what_whole_ones_do(document: dict[str, Any], s
     for step in (size, 1 << 30):
         watcher = ResponseTap(media, b"", CHAT_IDS, metered=True)
         assert watch(watcher, body, step) == expected
+
+
+def test_a_fault_in_the_search_for_usage_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: UsageFinder, __: bytes) -> None:
+        raise ArithmeticError
+
+    monkeypatch.setattr(UsageFinder, "feed", fail)
+    for pieces in ([b'{"usage":{"prompt_tokens":1}}'], [b'{"usage":', b'{"prompt_tokens":1}}']):
+        watcher = ResponseTap(JSON, b"", CHAT_IDS, metered=True)
+        assert [pair for piece in pieces for pair in watcher.feed(piece)] == []
+        assert watcher.finish() == []
+        assert watcher.usage is None
