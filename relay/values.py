@@ -27,7 +27,7 @@ class _Fielded:  # noqa: PLW1641 - what may change has no hash; `Value` has one
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        own = [name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
+        own = (name for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar"))
         cls._fields = tuple(dict.fromkeys([*cls._fields, *own]))
         cls._names = frozenset(cls._fields)
         cls._defaults = cls._defaults | {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}

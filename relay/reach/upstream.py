@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .lanes import Approach, Lane
 
 MOST_INTERIM = 16  # 1xx heads before a final one (SPEC §12); more is a storm, not information
-KEPT = True  # a lease of a connection that was used before
+NEW, KEPT = False, True  # whether the connection of a lease was used before
 MOST_IDLE = 256  # kept connections to one upstream: what a burst leaves behind beyond that is closed
 
 
@@ -258,7 +258,7 @@ class UpstreamPool:
             connection = self._take_idle(approach.lane)
             if connection is not None:
                 return UpstreamConnection(self, approach, connection, KEPT)
-        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), not KEPT)
+        return UpstreamConnection(self, approach, await self._dial_by(until, deployment), NEW)
 
     @property
     def patience(self) -> float:

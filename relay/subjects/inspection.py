@@ -120,11 +120,8 @@ class JSONPeek(JSONScanner):
             return False
         model, cache_key, stream, store, background = match.groups()
         if model is not None and (text := decode(model)) is not None:
-            kind = plan.members[MODEL_KEY].kind
             start, stop = match.span(MODEL)
-            self.model = find = found(kind or MODEL, text, start, stop)
-            if kind is not None:
-                self.found.append(find)
+            self._text_at(plan.members[MODEL_KEY], text, start, stop)
         if cache_key is not None and (text := decode(cache_key)) is not None:
             self.scalars[TEXT] = text
         if stream is not None:
