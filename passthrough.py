@@ -42,13 +42,13 @@ from relay.reach.outbound import OutboundProxies
 from relay.reach.upstream import MalformedAnswer, StaleConnection, UpstreamResponse, open_pool
 from relay.record.gauges import alone, snapshot
 from relay.record.metrics import exposition
+from relay.requests.classification import Request, classify
+from relay.requests.downstream import Exchange
+from relay.requests.targets import target_of
 from relay.scopes.affinity import AffinityStore
 from relay.scopes.pinning import Errand, Pinning
 from relay.values import Value
-from relay.wire.classification import Request, classify
-from relay.wire.downstream import Exchange
 from relay.wire.handshake import SWITCHING
-from relay.wire.targets import target_of
 from router import FAIL, OK, REDIAL, RELAY, Attempt, Route, Router, Verdict
 
 if TYPE_CHECKING:

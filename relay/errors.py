@@ -2,7 +2,7 @@
 
 A :class:`ProxyError` knows its status, its place in OpenAI's error shape, and nothing that must stay
 inside: messages say what happened and what to do, and never hold a key, an upstream's address or a traceback.
-It is raised where the fault is seen and turned into an answer once, at the border (``relay.wire.downstream``).
+It is raised where the fault is seen and turned into an answer once, at the border (``relay.requests.downstream``).
 
     ProxyError
     ├── BadRequest 400 ─ AmbiguousBody

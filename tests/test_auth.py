@@ -6,8 +6,8 @@ import pytest
 
 from relay.config import Client, Config, Secret
 from relay.errors import InvalidKey
+from relay.requests.auth import authenticate
 from relay.values import replace
-from relay.wire.auth import authenticate
 from relay.wire.heads import Head
 
 CONFIG = Config(groups={}, clients=(Client("master", Secret("sk-1234").digest), Client("other", Secret("sk-2").digest)))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from relay.config import Config, Limits
+from relay.requests import body as room
+from relay.requests.body import RequestBody
 from relay.subjects.endpoints import match_endpoint
 from relay.subjects.inspection import JSONPeek
-from relay.wire import body as room
-from relay.wire.body import RequestBody
 from relay.wire.framing import NEED_DATA
 from relay.wire.heads import RequestHead
 

@@ -20,11 +20,11 @@ from relay.process.command import make_parser
 from relay.reach.upstream import UpstreamConnection, UpstreamPool
 from relay.reading.configfile import parse_config
 from relay.record.metrics import ProxyMetrics
+from relay.requests.downstream import Downstream
 from relay.scopes.pinning import Pinning
 from relay.values import names_of as fields_of
 from relay.version import VERSION
 from relay.wire import handshake
-from relay.wire.downstream import Downstream
 from router import Router
 from tools.rooms import ROOT
 

@@ -13,15 +13,15 @@ from relay.bounded import Bounded
 from relay.config import BaseURL, Client, Config, Deployment, Secret
 from relay.errors import InvalidKey
 from relay.reach.lanes import Approach, Lane
+from relay.requests.classification import Request
+from relay.requests.targets import Target
 from relay.subjects.endpoints import match_endpoint
 from relay.subjects.subject import Subject
-from relay.wire.classification import Request
 from relay.wire.heads import RequestHead
-from relay.wire.targets import Target
 
 if TYPE_CHECKING:
-    from relay.wire.body import RequestBody
-    from relay.wire.downstream import Exchange
+    from relay.requests.body import RequestBody
+    from relay.requests.downstream import Exchange
 
 CONFIG = Config(
     groups={},

@@ -64,6 +64,23 @@ def test_a_folder_knows_only_those_before_it() -> None:
         assert others <= set(known), room
 
 
+def test_what_makes_messages_quick_stays_where_it_is() -> None:
+    """One room asks h11 about messages that are relayed, and how a wait ends is known to connections alone."""
+    knows = {room: set(rooms.imported_rooms(room, FILES[room])) for room in FILES}
+    assert {room for room in knows if "h11" in knows[room]} == {
+        "relay/wire/framing.py",
+        "relay/reach/handover.py",  # the answer to CONNECT
+        rooms.DEMO,
+    }
+    insides = {f"relay/wire/{name}.py" for name in ("hangup", "turns", "waiting")}
+    assert insides <= FILES.keys()
+    assert {room for room in knows if knows[room] & insides} == {
+        "relay/wire/connection.py",
+        "relay/wire/http1.py",
+    }
+    assert rooms.FOLDERS[0] == "wire"  # so it knows no other folder: neither models nor ids nor records
+
+
 def test_no_two_rooms_have_one_name() -> None:
     assert len({rooms.short(room) for room in FILES}) == len(FILES)
     assert {path.name for path in (rooms.ROOT / "relay").iterdir() if (path / "__init__.py").exists()} == {

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from relay.config import Limits, RouterSettings, Timeouts
-from relay.wire.spool import Spool
+from relay.requests.spool import Spool
 from tests.harness import (
     KEY,
     OK,
@@ -115,7 +115,7 @@ async def test_a_body_too_large_is_refused_before_it_is_asked_for(up: ScriptedUp
 @pytest.mark.parametrize(("more", "spills"), [(-1, False), (0, False), (1, True)])
 async def test_inspection_bytes(up: ScriptedUpstream, more: int, spills: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     spilled: list[int] = []
-    monkeypatch.setattr("relay.wire.spool.Spool._spill", watch_spills(spilled))
+    monkeypatch.setattr("relay.requests.spool.Spool._spill", watch_spills(spilled))
     content = b'{"model":"gpt-4"' + b" " * (983 + more) + b"}"
     two = [deployment(name, up.port) for name in "ab"]  # so that the body has to be read before one is chosen
     async with proxy_over(config_over(*two, limits=with_limits(inspection_bytes=1000))) as proxy:

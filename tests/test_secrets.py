@@ -15,8 +15,8 @@ import pytest
 
 from relay.config import Client, Config, Listener, LoggingSettings, Secret
 from relay.errors import InvalidKey
+from relay.requests.auth import authenticate
 from relay.values import replace
-from relay.wire.auth import authenticate
 from relay.wire.heads import Head
 from tests.harness import KEY, OK, PATIENCE, config_over, deployment, get, post, proxy_for, proxy_over, with_limits
 from tests.processes import running

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from relay.wire.spool import PIECE, Spool
+from relay.requests.spool import PIECE, Spool
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, PIECE + 1])

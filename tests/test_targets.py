@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import BadRequest, Forbidden
-from relay.wire.targets import Target, parse_target
+from relay.requests.targets import Target, parse_target
 
 RELAYED = [
     (b"/openai/chat/completions", b"/chat/completions", None),

@@ -23,12 +23,12 @@ import h11
 from relay.errors import AmbiguousBody, ConfigError, ProxyError
 from relay.reading.configfile import parse_config
 from relay.record.tap import LARGEST_EVENT, SSESplitter
+from relay.requests.targets import parse_target, readings
 from relay.subjects.inspection import JSONPeek, Splicer
 from relay.subjects.multipart import MultipartPeek
 from relay.subjects.pointers import compile_pointers
 from relay.wire.fields import check_partial_head, parse_request_head, parse_response_head, recall_request_head
 from relay.wire.framing import END, NEED_DATA, ChunkedReader, MalformedContent, request_framing, response_framing
-from relay.wire.targets import parse_target, readings
 from tests.corpus import cases
 
 if TYPE_CHECKING:

@@ -19,7 +19,18 @@ TABLE = ROOT / "docs" / "architecture.md"
 PURE = "Pure floor"
 DEMO = "relay/demo"  # a folder that is one room
 # The folders below relay/, each of which knows only itself, those before it, and the files beside them.
-FOLDERS = ("reading", "subjects", "choosing", "record", "wire", "reach", "scopes", "answers", "process")
+FOLDERS = (
+    "wire",
+    "reading",
+    "subjects",
+    "choosing",
+    "record",
+    "requests",
+    "reach",
+    "scopes",
+    "answers",
+    "process",
+)
 EVERYTHING = "everything"  # what the front door may import
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..config import Client, Deployment
     from ..reach.upstream import UpstreamResponse
     from ..record.usage import Meter
+    from ..requests.classification import Request
+    from ..requests.downstream import Exchange
     from ..scopes.affinity import AffinityStore
-    from ..wire.classification import Request
-    from ..wire.downstream import Exchange
     from ..wire.heads import ResponseHead
     from .responses_socket import Namer, ResponsesSocket
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Client
 from ..errors import InvalidKey
+from ..requests.auth import authenticate, carried_keys
 from ..subjects.endpoints import match_endpoint
-from ..wire.auth import authenticate, carried_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Config
+    from ..requests.targets import Target
     from ..wire.heads import RequestHead
-    from ..wire.targets import Target
 
 PREFIX = b"ek_"
 HOLDER = Client("ephemeral", None)  # the record's word for whoever holds one: who that is, nobody told us

@@ -19,11 +19,11 @@ from ..bounded import Bounded
 from ..choosing.outcomes import Kind
 from ..errors import AllOut, Unavailable, UpstreamFailure
 from ..record.inflate import CODINGS, Inflater
+from ..requests.classification import Request, find_model_in_target
+from ..requests.targets import Target
 from ..scopes.learning import Learner
 from ..subjects.resources import retrieve_path
 from ..values import Value
-from ..wire.classification import Request, find_model_in_target
-from ..wire.targets import Target
 from .listings import Item, Listing, Wish, moment_of, read_listing, write_listing
 from .pages import JSON
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from ..choosing.route import Route
     from ..config import Client
     from ..reach.upstream import UpstreamResponse
+    from ..requests.downstream import Exchange
     from ..scopes.affinity import AffinityStore
     from ..scopes.naming import Naming
     from ..scopes.pinning import Pinning
     from ..subjects.subject import Resource
-    from ..wire.downstream import Exchange
     from ..wire.heads import ResponseHead
 
 MOST_PLACES = 4096  # pages whose end is remembered

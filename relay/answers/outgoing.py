@@ -15,9 +15,9 @@ from .recording import trace_lines
 
 if TYPE_CHECKING:
     from ..reach.lanes import Approach
+    from ..requests.classification import Request
+    from ..requests.downstream import Exchange
     from ..subjects.subject import Subject
-    from ..wire.classification import Request
-    from ..wire.downstream import Exchange
     from ..wire.heads import ResponseHead
 
 NO_EXTENSIONS = frozenset({b"sec-websocket-extensions"})  # of frames that we read

@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound
+from ..requests.auth import authenticate
 from ..version import VERSION
-from ..wire.auth import authenticate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..wire.downstream import Exchange
+    from ..requests.downstream import Exchange
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"

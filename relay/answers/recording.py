@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..record.lines import Attempt
     from ..record.spans import ExchangeSpan, Tracing
     from ..record.usage import Meter
-    from ..wire.downstream import Exchange
+    from ..requests.downstream import Exchange
     from ..wire.heads import ResponseHead
 
 LEFT = 499  # nginx's status for a client that left before it was answered

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..reach.upstream import UpstreamResponse
-    from ..wire.downstream import Exchange
+    from ..requests.downstream import Exchange
     from ..wire.heads import ResponseHead
 
 EVENT_STREAM = b"text/event-stream"

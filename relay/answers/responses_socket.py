@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..choosing.outcomes import LONGEST_BODY
 from ..errors import ClientGone, ClientTooSlow, ProxyError, UpstreamFailure
+from ..requests.classification import take_finds
 from ..subjects.endpoints import match_endpoint
 from ..values import replace
-from ..wire.classification import take_finds
 from ..wire.frames import Close, FrameError, Opcode, close_payload, write_frame
 from ..wire.handshake import SWITCHING, answer_lines, check_request
 from .messages import ClientMessages, ServerMessages, close_for, error_event, event_places
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ..choosing.route import Route
     from ..config import Deployment
     from ..reach.upstream import UpstreamResponse
+    from ..requests.classification import Request
+    from ..requests.downstream import Exchange
     from ..scopes.learning import SessionLearner
     from ..subjects.pointers import Node
     from ..subjects.subject import Subject
-    from ..wire.classification import Request
-    from ..wire.downstream import Exchange
     from .messages import Event
 
 ERROR_SECONDS = 5.0  # how long the content of a refusal may take

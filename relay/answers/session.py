@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..wire.downstream import LINGER_BYTES, LINGER_SECONDS
+from ..requests.downstream import LINGER_BYTES, LINGER_SECONDS
 from ..wire.fields import inbound_lines
 from ..wire.handshake import SWITCH_LINES, SWITCHING
 from ..wire.pump import Tunnel
@@ -14,7 +14,7 @@ from .relaying import BrokenResponse
 
 if TYPE_CHECKING:
     from ..reach.upstream import UpstreamResponse
-    from ..wire.downstream import Exchange
+    from ..requests.downstream import Exchange
     from ..wire.http1 import HTTP1Connection
     from ..wire.pump import Filter
 

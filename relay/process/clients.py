@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..wire.downstream import Downstream
+from ..requests.downstream import Downstream
 from ..wire.news import has_news
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ..wire.downstream import Handler
+    from ..requests.downstream import Handler
     from ..wire.http1 import HTTP1Connection
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from ..errors import ProxyError
 from ..reading.bases import show_base
 from ..reading.describe import aligned
+from ..requests.classification import Place, Request, read_head
+from ..requests.targets import parse_target
 from ..subjects.resources import as_resource
-from ..wire.classification import Place, Request, read_head
 from ..wire.fields import parse_request_head
-from ..wire.targets import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..choosing.pools import Pool, Ready
     from ..choosing.route import Route
     from ..config import Config, Deployment
+    from ..requests.body import RequestBody
+    from ..requests.classification import HeadFinds
+    from ..requests.targets import Target
     from ..subjects.subject import Resource, Subject
-    from ..wire.body import RequestBody
-    from ..wire.classification import HeadFinds
-    from ..wire.targets import Target
 
     Lookup = Callable[[Resource], "str | None"]  # the scope of the file that a resource is known to live in
 

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on sockets: the grammar, the framing, connections, a request's body, the client's side."""
+"""HTTP/1.1 and WebSocket on sockets, in either role: grammar, framing, connections, moving bytes. Knows no meaning."""

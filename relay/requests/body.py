@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BadRequest, ClientGone, ClientTooSlow, ContentTooLarge, Unavailable
 from ..subjects.inspection import Splice, Splicer
-from .connection import PeerGone, Silent
-from .framing import CHUNKED, EMPTY, END, LENGTH, NEED_DATA, Extent
+from ..wire.connection import PeerGone, Silent
+from ..wire.framing import CHUNKED, EMPTY, END, LENGTH, NEED_DATA, Extent
 from .spool import Spool
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..subjects.inspection import Found
-    from .heads import RequestHead
-    from .http1 import HTTP1Connection
+    from ..wire.heads import RequestHead
+    from ..wire.http1 import HTTP1Connection
 
 TOO_LATE = "model and target_model_names must stand in the first MiB of a body, before any file."
 

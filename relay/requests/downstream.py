@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from ..errors import ClientGone, ClientTooSlow, Fields, ProxyError
 from ..record.lines import ExchangeRecord
+from ..wire.connection import PeerGone, Silent
+from ..wire.fields import field_lines
+from ..wire.framing import LENGTH, NEED_DATA, Extent
+from ..wire.heads import RequestHead
 from .body import RequestBody
-from .connection import PeerGone, Silent
-from .fields import field_lines
-from .framing import LENGTH, NEED_DATA, Extent
-from .heads import RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..config import Config, Deployment
     from ..record.spans import ExchangeSpan
     from ..record.usage import Meter
-    from .http1 import Event, HTTP1Connection
+    from ..wire.http1 import Event, HTTP1Connection
 
 # RFC 9112 §9.6: after the last words, what is still on its way is read and dropped, for about as long as nginx does it
 # (lingering_timeout 5 s) and up to what a client has in flight on a fast, long path.

@@ -10,7 +10,7 @@ from ..patterns import late
 from ..values import Value
 
 if TYPE_CHECKING:
-    from .heads import RequestHead
+    from ..wire.heads import RequestHead
 
 # SPEC §4: one and the same space below three mounts; the longest first.
 MOUNTS = (b"/openai/v1/", b"/openai/", b"/v1/")

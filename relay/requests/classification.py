@@ -11,8 +11,8 @@ from ..subjects.inspection import JSONPeek
 from ..subjects.resources import ASKED_MODEL, as_resource
 from ..subjects.subject import Subject
 from ..values import Value
+from ..wire.handshake import asks_for_websocket
 from .body import Peek, is_json, is_multipart
-from .handshake import asks_for_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..subjects.endpoints import Endpoint
     from ..subjects.inspection import Found
+    from ..wire.heads import RequestHead
     from .body import RequestBody
-    from .heads import RequestHead
     from .targets import Target
 
 LONGEST_NAME = 1024  # characters; the router keeps something for thousands of names, and a body has room for a MiB

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..config import Client, Config
-    from .heads import Head
+    from ..wire.heads import Head
 
 KEY_FIELDS = (b"authorization", b"x-litellm-api-key", b"api-key", b"x-api-key")  # SPEC §4
 SUBPROTOCOL_KEY = b"openai-insecure-api-key."  # how a browser's WebSocket carries its key
