@@ -62,11 +62,10 @@ async def settle() -> None:
 def note(context: dict[str, Any], complaints: list[str]) -> None:
     """Keep what the loop complains of, but for what is not ours to mend.
 
-    Those are handshakes that were broken off, as the test's own servers see them, and what asyncio before 3.12.2 makes
-    of a failed handshake within TLS.
+    Those are handshakes that were broken off, as the test's own servers see them.
     """
     text = str(context)
-    if "Error on transport creation for incoming" not in text and "_abort() takes 1 positional argument" not in text:
+    if "Error on transport creation for incoming" not in text:
         complaints.append(text)
 
 

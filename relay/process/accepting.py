@@ -103,7 +103,7 @@ class Acceptor:
         if self._tls is None and isinstance(self._loop, PollerLoop):
             attach(self._loop, client, peername, self._factory)
             return
-        task = self._loop.create_task(self._welcome(client), name="accept")
+        task = self._loop.create_task(self._welcome(client, peername), name="accept")
         self.welcoming.add(task)
         task.add_done_callback(self.welcoming.discard)
 
@@ -119,14 +119,33 @@ class Acceptor:
             what = "descriptors or memory are short" if error.errno in SHORT else "that failed"
             LOG.warning("cannot take connections for a moment, %s: %s", what, error.strerror)
 
-    async def _welcome(self, client: socket.socket) -> None:
+    async def _welcome(self, client: socket.socket, peername: object) -> None:
         """Hand a connection to its protocol, after a handshake where there is TLS; one that fails is the client's."""
+        if self._tls is None:
+            with contextlib.suppress(OSError):
+                await self._adopt(client, peername, self._factory)
+            return
+        from ..wire.tlstransport import TLSTransport
+
+        secured = TLSTransport(self._factory, self._tls)
         try:
-            await self._loop.connect_accepted_socket(
-                self._factory, client, ssl=self._tls, ssl_handshake_timeout=self._patience
-            )
-        except (OSError, asyncio.CancelledError) as error:
+            async with asyncio.timeout(self._patience):
+                await self._adopt(client, peername, lambda: secured)
+                await secured.done
+        except OSError:
+            secured.abort()
+        except asyncio.CancelledError:
+            secured.abort()
+            raise
+
+    async def _adopt(self, client: socket.socket, peername: object, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Give a connection to the protocol that ``factory`` makes. Raises OSError; it is closed then."""
+        if isinstance(self._loop, PollerLoop):
+            attach(self._loop, client, peername, factory)
+            return
+        try:
+            await self._loop.connect_accepted_socket(factory, client)
+        except (OSError, asyncio.CancelledError):
             with contextlib.suppress(OSError):
                 client.close()
-            if isinstance(error, asyncio.CancelledError):
-                raise
+            raise

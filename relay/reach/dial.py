@@ -2,7 +2,7 @@
 
 What comes out is a connected transport and the caller's protocol, or an UpstreamFailure with ``sent=False``: its
 message is for the client and names no address, its ``detail`` is for the record and says why. Runs on any loop; where
-it is a ``PollerLoop``, connections without TLS get its transport.
+it is a ``PollerLoop``, connections get its transport.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Call:
         is_bare = self.proxy is None and self.context is None
         if is_bare and isinstance(loop, PollerLoop):
             return attach(loop, connected.sock, connected.address.sockaddr, factory)
-        raw = await adopt(connected.sock)
+        raw = await adopt(connected.sock, connected.address.sockaddr)
         try:
             transport = raw
             if not is_bare:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import h11
 
+from ..wire.poller import PollerLoop
+from ..wire.transport import attach
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
@@ -21,8 +24,6 @@ Protocol = TypeVar("Protocol", bound="asyncio.Protocol")
 MAX_REPLY = 16 << 10  # bytes of the head with which an outbound proxy answers
 MAX_INTERIM = 16  # as for upstreams (SPEC §12)
 MAX_REASON = 80
-HANDSHAKE_TIMEOUT = 3600.0  # asyncio's own, out of the way: the deadline of the address counts
-SHUTDOWN_TIMEOUT = 1.0  # how long a closed connection may wait for the other side's close_notify
 
 
 class ProxyRefused(Exception):
@@ -110,9 +111,11 @@ def refusal(response: h11.Response) -> str:
     return f"it answered {status} and asks for credentials ({schemes}); Basic ones can be given in the proxy's URL"
 
 
-async def adopt(sock: socket.socket) -> asyncio.Transport:
-    """Make a transport with a Prelude of a connected socket, which it owns from then on."""
+async def adopt(sock: socket.socket, peername: object) -> asyncio.Transport:
+    """Make a transport with a Prelude of a socket that leads to ``peername``, and is the transport's from then on."""
     loop = asyncio.get_running_loop()
+    if isinstance(loop, PollerLoop):
+        return attach(loop, sock, peername, Prelude)[0]
     make = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
     if isinstance(loop, asyncio.BaseEventLoop):  # it closes what it was making where it is cancelled
         transport, _ = await make(Prelude, sock=sock)
@@ -148,22 +151,15 @@ async def open_tunnel(transport: asyncio.Transport, authority: bytes, authorizat
 
 async def secure(transport: asyncio.Transport, context: ssl.SSLContext, host: str) -> asyncio.Transport:
     """Speak TLS over ``transport`` with ``host``, perhaps over TLS that is spoken already. Raises OSError."""
+    from ..wire.tlstransport import TLSTransport  # most of a site's upstreams may be plain
+
     if _prelude(transport).spoke:
         raise SpokeFirst("bytes came before the TLS handshake")
-    try:
-        secured = await asyncio.get_running_loop().start_tls(
-            transport,
-            Prelude(),
-            context,
-            server_hostname=ascii_host(host.partition("%")[0].rstrip(".")),  # certificates know neither zone nor root
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
-        )
-    except TypeError as error:  # before 3.12.2 asyncio trips over itself when a handshake within TLS fails
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-    assert secured is not None  # as typeshed has it
+    name = ascii_host(host.partition("%")[0].rstrip("."))  # certificates know neither zone nor root
+    secured = TLSTransport(Prelude, context, server_hostname=name)
+    transport.set_protocol(secured)
+    secured.connection_made(transport)
+    await secured.done
     return secured
 
 

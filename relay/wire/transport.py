@@ -1,8 +1,8 @@
 """A protocol's transport over a socket that a ``Poller`` watches: what protocols ask of asyncio's, on the shortest way.
 
 asyncio's own puts a handle, a queue and a context between the system and the protocol, takes a task, a future and
-five handles to begin, and sets the socket's options again. This one reads when it is told, and begins at once. TLS, and
-loops without a poller, have their own transports.
+five handles to begin, and sets the socket's options again. This one reads when it is told, and begins at once. TLS is
+a layer upon it (``tlstransport``); loops without a poller have their own transports.
 """
 
 from __future__ import annotations
