@@ -1,7 +1,8 @@
-"""Where a proxy is seldom measured: starts, crowds that hardly do anything, many deployments, a body of 20 MB.
+"""Where a proxy is seldom measured: starts, crowds that hardly do anything, many deployments, a body of 20 MB, TLS.
 
-``python -m bench.cold [--only starts,connections,streams,slow,deployments,body] [--quick] [--markdown]``. Each part has
-an upstream and a proxy of its own. Crowds are made smaller where the hard limit of descriptors demands it, and say so.
+``python -m bench.cold [--only starts,connections,streams,slow,deployments,body,tls] [--quick] [--markdown]``. Each part
+has an upstream and a proxy of its own; ``tls`` needs trustme. Crowds are made smaller where the hard limit of
+descriptors demands it, and say so.
 """
 
 from __future__ import annotations
@@ -56,11 +57,12 @@ class Sizes:
     streams: int = 5_000
     slow: int = 200
     deployments: int = 100
+    secured: int = 500
     rounds: int = 5
     seconds: float = 2
 
 
-QUICK = Sizes(starts=3, connections=1000, streams=500, slow=50, rounds=1, seconds=1)
+QUICK = Sizes(starts=3, connections=1000, streams=500, slow=50, secured=50, rounds=1, seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,30 @@ class Line:
 
 
 @contextmanager
-def pair(sizes: Sizes, more: str = "", deployments: int = 2) -> Iterator[tuple[Running, Running]]:
-    """An upstream and a proxy before it that has had some load."""
+def pair(sizes: Sizes, more: str = "", deployments: int = 2, *, tls: bool = False) -> Iterator[tuple[Running, Running]]:
+    """An upstream, over TLS or not, and a proxy before it that has had some load."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        scheme, options = "http", []
+        if tls:
+            scheme, options = "https", [str(certificate(folder))]
+            more += f"litellm_settings: {{ssl_verify: {json.dumps(options[0])}}}\n"
         with (
-            upstream(folder / "mock", CORES) as mock,
-            passthrough(folder / "proxy", configuration(mock.port, deployments, more), CORES) as proxy,
+            upstream(folder / "mock", CORES, options) as mock,
+            passthrough(folder / "proxy", configuration(mock.port, deployments, more, scheme), CORES) as proxy,
         ):
             ask(Job(proxy.port, KEY, 1, min(WARM, sizes.seconds)), CORES)
             yield mock, proxy
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of 127.0.0.1's own, with its key and whom to trust for it."""
+    import trustme
+
+    authority, path = trustme.CA(), folder / "upstream.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
+    authority.cert_pem.write_to_path(path, append=True)
+    return path
 
 
 @contextmanager
@@ -188,16 +204,33 @@ def settle(proxy: Running) -> None:
 
 def deployments(sizes: Sizes) -> Iterator[Line]:
     """What an exchange costs where a group has many deployments."""
-    costs: dict[int, list[float]] = {2: [], sizes.deployments: []}
     with pair(sizes) as (_, few), pair(sizes, deployments=sizes.deployments) as (_, many):
-        for _ in range(sizes.rounds):
-            for count, proxy in ((2, few), (sizes.deployments, many)):
-                before = cpu_of(proxy.pid)
-                seen = ask(Job(proxy.port, KEY, 32, sizes.seconds), CORES)
-                costs[count].append((cpu_of(proxy.pid) - before) / seen.count * 1e6)
-    few_cost, many_cost = (statistics.median(one) for one in costs.values())
+        few_cost, many_cost = costs(sizes, few, many)
     note = f"{number(few_cost)} with 2; {number(many_cost / few_cost)} times as much"
     yield Line(f"a request, {sizes.deployments} deployments in its group", many_cost, "us CPU", note)
+
+
+def costs(sizes: Sizes, *proxies: Running) -> list[float]:
+    """What a request takes of each one's CPU, asked in turns: microseconds."""
+    seen: dict[int, list[float]] = {proxy.pid: [] for proxy in proxies}
+    for _ in range(sizes.rounds):
+        for proxy in proxies:
+            before = cpu_of(proxy.pid)
+            count = ask(Job(proxy.port, KEY, 32, sizes.seconds), CORES).count
+            seen[proxy.pid].append((cpu_of(proxy.pid) - before) / count * 1e6)
+    return [statistics.median(one) for one in seen.values()]
+
+
+def tls(sizes: Sizes) -> Iterator[Line]:
+    """An upstream over TLS: what it adds to a request, and what its silent streams hold."""
+    with pair(sizes) as (_, plain), pair(sizes, tls=True) as (_, secured):
+        plain_cost, cost = costs(sizes, plain, secured)
+        yield Line("a request, its upstream over TLS", cost, "us CPU", f"{number(plain_cost)} without TLS")
+        before = resident(secured.pid)
+        with crowded(secured, "streams", sizes.secured) as took:
+            held = (resident(secured.pid) - before) / sizes.secured / KIB
+            note = f"both sides; there after {took:.1f} s, with a handshake for each"
+            yield Line(f"{sizes.secured} silent streams of an upstream over TLS, each", held, "KiB", note)
 
 
 def body(sizes: Sizes) -> Iterator[Line]:
@@ -216,7 +249,7 @@ def body(sizes: Sizes) -> Iterator[Line]:
 
 
 PARTS: dict[str, Callable[[Sizes], Iterator[Line]]] = {
-    one.__name__: one for one in (starts, connections, streams, slow, deployments, body)
+    one.__name__: one for one in (starts, connections, streams, slow, deployments, body, tls)
 }
 
 

@@ -1,6 +1,7 @@
 """The upstream of all measurements, in a process of its own: a fixed answer, or a stream as the request wishes.
 
-``python -m bench.mock`` says its port on stderr and answers until its standard input ends. Each event carries the time
+``python -m bench.mock [CERTIFICATE]`` says its port on stderr and answers until its standard input ends, over TLS where
+there is a certificate (with its key, PEM). Each event carries the time
 at which it was written (CLOCK_MONOTONIC, one clock for all processes of a machine): whoever sees it knows its age.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 
@@ -102,7 +104,11 @@ class Upstream(asyncio.Protocol):
 async def main() -> None:
     """Say the port, and answer until nobody holds the other end of standard input."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Upstream, "127.0.0.1", 0, backlog=BACKLOG)
+    context = None
+    if sys.argv[1:]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[1])
+    server = await loop.create_server(Upstream, "127.0.0.1", 0, backlog=BACKLOG, ssl=context)
     over = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), over.set)
     print(server.sockets[0].getsockname()[1], file=sys.stderr, flush=True)

@@ -38,9 +38,7 @@ ENDING = 10.0  # seconds for one answer, and until somebody who was asked to end
 PAUSE = 0.005  # seconds between two looks whether somebody has started
 NOBODY = Cores()
 SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"  # where nginx is, if not on the path of everybody
-ENTRY = (
-    '- {model_name: %s, litellm_params: {model: openai/%s, api_key: sk-up-%d, api_base: "http://127.0.0.1:%d/v1"}}\n'
-)
+ENTRY = '- {model_name: %s, litellm_params: {model: openai/%s, api_key: sk-up-%d, api_base: "%s://127.0.0.1:%d/v1"}}\n'
 NGINX = """\
 daemon off; worker_processes 1; pid nginx.pid; error_log nginx.err;
 events { worker_connections 9000; }
@@ -128,9 +126,9 @@ class Process:
         return self.wait_for(lambda: re.search(pattern, self.text()))[1]
 
 
-def configuration(upstream: int, deployments: int = 2, more: str = "") -> str:
+def configuration(upstream: int, deployments: int = 2, more: str = "", scheme: str = "http") -> str:
     """A file that the proxy and LiteLLM read alike."""
-    entries = "".join(ENTRY % (MODEL, MODEL, number, upstream) for number in range(deployments))
+    entries = "".join(ENTRY % (MODEL, MODEL, number, scheme, upstream) for number in range(deployments))
     return f"model_list:\n{entries}general_settings: {{master_key: {KEY}}}\n{more}"
 
 
@@ -153,9 +151,9 @@ def answer(port: int) -> bool | None:
 
 
 @contextmanager
-def upstream(folder: Path, cores: Cores = NOBODY) -> Iterator[Running]:
+def upstream(folder: Path, cores: Cores = NOBODY, options: Sequence[str] = ()) -> Iterator[Running]:
     """The upstream, which is direct access, too."""
-    with Process([sys.executable, "-m", "bench.mock"], folder, cores.upstream, ROOT) as process:
+    with Process([sys.executable, "-m", "bench.mock", *options], folder, cores.upstream, ROOT) as process:
         yield Running("direct", int(process.says(r"(\d+)\n")), process.pid)
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU and memory 
 SVG = "{http://www.w3.org/2000/svg}"
 PEERS = [name for name in ("nginx", "passthrough") if name in installed()]
 TINY = ["--seconds", "0.1", "--rounds", "1", "--concurrency", "4", "--streams", "3", "--events", "5"]
-TINIEST = Sizes(starts=1, connections=20, streams=10, slow=3, deployments=5, rounds=1, seconds=0.1)
+TINIEST = Sizes(starts=1, connections=20, streams=10, slow=3, secured=3, deployments=5, rounds=1, seconds=0.1)
 
 
 @pytest.fixture(scope="module")
