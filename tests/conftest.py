@@ -12,7 +12,7 @@ from tests.scripted import ScriptedUpstream
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -39,6 +39,18 @@ async def scripted() -> AsyncIterator[ScriptedUpstream]:
     """One beside the upstreams of files that have ``up`` and ``second`` of their own."""
     async with ScriptedUpstream().running() as upstream:
         yield upstream
+
+
+@pytest.fixture
+def kept_garbage() -> Iterator[None]:
+    """What the collector finds is kept in ``gc.garbage`` to be looked at."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
 
 
 def pytest_collection_finish() -> None:

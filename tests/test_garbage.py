@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.config import RouterSettings
+from relay.config import RouterSettings, UpstreamTLS
+from relay.errors import UpstreamFailure
+from relay.reach.dial import dial
+from relay.reach.names import Resolver
+from relay.reach.tls import client_context
+from tests.dialled import Certificates, Listener, base, say_nothing, serving
 from tests.every_loop import settle
-from tests.harness import OK, POST_CHAT, proxy_for, read_answer, with_timeouts
+from tests.harness import OK, POST_CHAT, config_over, deployment, proxy_for, proxy_over, read_answer, with_timeouts
 from tests.scripted import ScriptedUpstream, reset
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.scripted import Turn
 
@@ -27,18 +32,6 @@ LIMITED = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}"
 STREAM = EVENTS + b"c\r\ndata: {}\r\n\r\n\r\n" * 3 + b"0\r\n\r\n"
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\nhalf"
 CLOSING = b"HTTP/1.1 200 OK\r\n\r\nas much as there is"
-
-
-@pytest.fixture
-def kept() -> Iterator[None]:
-    """What the collector finds is kept to be looked at."""
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    yield
-    gc.set_debug(0)
-    gc.garbage.clear()
-    gc.enable()
 
 
 def left(count: int) -> dict[str, int]:
@@ -61,7 +54,7 @@ ANSWERS: dict[str, list[Turn]] = {
 
 
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("kept_garbage")
 async def test_an_exchange_leaves_nothing(answers: list[Turn], up: ScriptedUpstream) -> None:
     async with proxy_for(up, up) as proxy:
         for number in range(MANY):
@@ -72,7 +65,7 @@ async def test_an_exchange_leaves_nothing(answers: list[Turn], up: ScriptedUpstr
         assert left(MANY - 2) == {}
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("kept_garbage")
 async def test_an_upstream_that_says_nothing_leaves_nothing(up: ScriptedUpstream) -> None:
     async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -88,7 +81,7 @@ async def test_an_upstream_that_says_nothing_leaves_nothing(up: ScriptedUpstream
 
 
 @pytest.mark.parametrize("waits", [True, False])
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("kept_garbage")
 async def test_a_client_that_is_kept_leaves_nothing(waits: bool, up: ScriptedUpstream) -> None:
     """Whether its time runs out, or it is gone before."""
     up.says(OK)
@@ -106,3 +99,32 @@ async def test_a_client_that_is_kept_leaves_nothing(waits: bool, up: ScriptedUps
                 writer.transport.abort()
             await settle()
         assert left(MANY - 2) == {}
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n"])
+@pytest.mark.usefixtures("kept_garbage")
+async def test_who_knocks_at_a_tls_port_and_does_not_shake_hands_leaves_nothing(said: bytes, tmp_path: Path) -> None:
+    """As load balancers do, to see whether we are there."""
+    context = Certificates(tmp_path).server()
+    async with proxy_over(config_over(deployment("a", 0)), tls=context) as proxy:
+        for _ in range(MANY):
+            reader, writer = await proxy.connect()
+            writer.write(said)
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+        await settle()
+        assert left(MANY - 2) == {}
+
+
+@pytest.mark.usefixtures("kept_garbage")
+async def test_an_upstream_that_is_not_trusted_leaves_nothing(tmp_path: Path) -> None:
+    context = client_context(UpstreamTLS())
+    async with serving(say_nothing, Certificates(tmp_path).server("127.0.0.1")) as address:
+        for _ in range(MANY):
+            with pytest.raises(UpstreamFailure, match="TLS handshake"):
+                await dial(
+                    base(address, "https"), Listener, context=context, proxy=None, resolver=Resolver(), timeout=5
+                )
+        await settle()
+    assert left(MANY - 2) == {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
 import ssl
 import struct
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from OpenSSL import SSL
@@ -23,6 +24,7 @@ from tests.noting import LARGE, NOTHING_WRONG, PATIENCE, Noting, tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 HEADER = 5  # bytes of a record before its content
@@ -347,7 +349,7 @@ async def test_what_is_no_tls_is_refused(certificates: Certificates) -> None:
         assert at.secured.is_closing()
 
 
-async def test_whom_we_do_not_trust_hears_why(certificates: Certificates, tmp_path: Any) -> None:
+async def test_whom_we_do_not_trust_hears_why(certificates: Certificates, tmp_path: Path) -> None:
     async with line(certificates, "client", context=trusting(Certificates(tmp_path))) as at:
         with pytest.raises(ssl.SSLCertVerificationError):
             await at.secured.done
@@ -462,3 +464,33 @@ async def test_content_waits_while_the_other_side_renegotiates(certificates: Cer
         assert await at.far.receive(7) == b"as ever"
         await at.far.send(b"both ways")
         await protocol.until("pause", "go on", b"both ways")
+
+
+@in_both_roles
+@pytest.mark.parametrize("fault", ["forged", "refused", "broken off"])
+@pytest.mark.usefixtures("kept_garbage")
+async def test_a_fault_leaves_nothing_to_the_collector(
+    certificates: Certificates, role: str, fault: str, tmp_path: Path
+) -> None:
+    strange = trusting(Certificates(tmp_path)) if role == "client" and fault == "refused" else None
+    for _ in range(3):
+        async with line(certificates, role, context=strange) as at:
+            at.shaking_may_fail = True
+            if fault == "forged":
+                await at.shake()
+                record = bytearray(at.far.seal(b"honest"))
+                record[-1] ^= 1
+                protocol = at.protocol
+                await asyncio.get_running_loop().sock_sendall(at.far.sock, record)
+                await protocol.until(("lost", ssl.SSLError))
+            elif fault == "broken off" or role == "server":
+                at.shaking.cancel()
+                said = b"" if fault == "broken off" else b"nonsense"
+                await asyncio.get_running_loop().sock_sendall(at.far.sock, said)
+                at.far.sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                await at.secured.done
+        del at
+    await settle()
+    gc.collect()
+    assert [one for one in gc.garbage if isinstance(one, TLSTransport)] == []

@@ -132,8 +132,9 @@ class Acceptor:
             async with asyncio.timeout(self._patience):
                 await self._adopt(client, peername, lambda: secured)
                 await secured.done
-        except OSError:
+        except OSError as error:
             secured.abort()
+            error.__traceback__ = None  # which knows this frame, which knows who holds the error
         except asyncio.CancelledError:
             secured.abort()
             raise

@@ -156,11 +156,17 @@ async def secure(transport: asyncio.Transport, context: ssl.SSLContext, host: st
     if _prelude(transport).spoke:
         raise SpokeFirst("bytes came before the TLS handshake")
     name = ascii_host(host.partition("%")[0].rstrip("."))  # certificates know neither zone nor root
-    secured = TLSTransport(Prelude, context, server_hostname=name)
+    try:
+        secured = TLSTransport(Prelude, context, server_hostname=name)
+    except ValueError as error:
+        raise OSError(str(error)) from None
     transport.set_protocol(secured)
     secured.connection_made(transport)
-    await secured.done
-    return secured
+    try:
+        await secured.done
+        return secured
+    finally:
+        del secured  # a failure knows this frame, and is held by it: a ring for the collector
 
 
 def hand_over(transport: asyncio.Transport, factory: Callable[[], Protocol]) -> Protocol:

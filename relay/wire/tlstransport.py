@@ -81,14 +81,14 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
             content, is_end = self._open(data)
             if self._outgoing.pending:
                 self._flush()
+            if self._held:
+                self._send_held()
         except ssl.SSLError as error:
             self._fail(error)
             return
         if content and not self._closing:
             assert self._protocol is not None
             self._protocol.data_received(content)
-        if self._held:
-            self._send_held()
         if is_end:
             self.eof_received()
 
@@ -101,7 +101,11 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the protocol, or whoever waits for one."""
         self._closing = True
-        error = self._error or error
+        error, self._error = self._error or error, None
+        if error is not None:
+            error.__traceback__ = (
+                None  # it knows the frames it went through, and they know us: a ring for the collector
+            )
         if not self.done.done():
             self.done.set_exception(error or ConnectionResetError("connection closed before the handshake was over"))
         protocol, self._protocol = self._protocol, None
@@ -171,7 +175,7 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
         return taken
 
     def _send_held(self) -> None:
-        """The other side has said something, which may have been what TLS waited for."""
+        """The other side has said something, which may have been what TLS waited for. Raises SSLError."""
         taken = self._seal(self._held)
         del self._held[:taken]
         if not self._held and not self._stuffed:
