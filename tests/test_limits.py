@@ -15,6 +15,7 @@ import trustme
 
 from relay.config import Limits, RouterSettings, Timeouts
 from relay.requests.spool import Spool
+from tests.every_loop import settle
 from tests.harness import (
     KEY,
     OK,
@@ -424,6 +425,81 @@ async def test_drain(up: ScriptedUpstream, finishes: bool) -> None:
     else:
         assert heard in {b"", b"reset"}
         assert TIME * 0.9 < took < TIME + SLACK
+
+
+MUCH = 16 << 20  # bytes: more than two sockets hold
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MUCH + b"x" * MUCH
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transports that take everything at once, so that exchanges end before their answers have left."""
+    monkeypatch.setattr("relay.wire.transport.HIGH", 2 * MUCH)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.usefixtures("patient")
+async def test_a_drain_waits_for_what_is_on_its_way_to_the_client(up: ScriptedUpstream, kept: bool) -> None:
+    up.script = [LONG]
+    async with proxy_for(up, timeouts=with_timeouts(drain=PATIENCE)) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(POST_CHAT if kept else POST_CHAT.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        await proxy.record()  # the exchange is over
+        draining = asyncio.create_task(proxy.worker.drain())
+        await settle()
+        assert not draining.done()
+        assert len((await asyncio.wait_for(reader.read(), PATIENCE)).partition(b"\r\n\r\n")[2]) == MUCH
+        await asyncio.wait_for(draining, PATIENCE)
+        writer.close()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_drain_does_not_wait_for_a_client_that_reads_no_more(up: ScriptedUpstream) -> None:
+    up.script = [LONG]
+    async with proxy_for(up, timeouts=with_timeouts(drain=TIME)) as proxy:
+        _, writer = await proxy.connect()
+        writer.write(POST_CHAT)
+        await proxy.record()
+        await asyncio.wait_for(proxy.worker.drain(), PATIENCE)
+        writer.close()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_connection_counts_until_its_last_answer_has_left(up: ScriptedUpstream) -> None:
+    up.script = [LONG, OK]
+    async with proxy_for(up, limits=with_limits(connections=1)) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(POST_CHAT.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        await proxy.record()
+        assert status(await proxy.exchange(get("/v1/things"))) == 503
+        await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+        assert status(await proxy.exchange(get("/v1/things"))) == 200
+
+
+async def test_a_drain_ends_when_a_slow_client_has_its_answer(up: ScriptedUpstream) -> None:
+    """One that was kept, and that the drain found with its last answer still on its way."""
+
+    async def answer_late(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.wait_for(gate.wait(), PATIENCE)
+        writer.write(OK)
+
+    gate = asyncio.Event()
+    up.script = [answer_late]
+    async with proxy_for(up, timeouts=with_timeouts(drain=10 * PATIENCE)) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(POST_CHAT)
+        await asyncio.wait_for(up.asked.wait(), PATIENCE)
+        (downstream,) = proxy.worker._clients._downstreams.values()
+        downstream.connection.pause_writing()  # as a transport does whose socket is full
+        gate.set()
+        await proxy.record()
+        draining = asyncio.create_task(proxy.worker.drain())
+        await asyncio.sleep(0)
+        downstream.connection.resume_writing()
+        assert status(await asyncio.wait_for(reader.read(), PATIENCE)) == 200
+        await asyncio.wait_for(draining, PATIENCE)
+        writer.close()
 
 
 async def test_head_bounds_the_tls_handshake_too(up: ScriptedUpstream) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..requests.downstream import Downstream
-from ..wire.news import has_news
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -40,9 +39,8 @@ class Clients:
         """
         end = self._loop.time() + seconds
         for downstream in self._downstreams.values():
-            connection = downstream.connection
-            if downstream.idle and not connection.pending and not has_news(connection):
-                connection.close()  # a request that is here already is answered first
+            if downstream.idle and downstream.is_unasked:  # else that is answered first
+                downstream.connection.close()
         while tasks := {*self._downstreams, *(task for task in welcoming if not task.done())}:
             _, late = await asyncio.wait(tasks, timeout=max(end - self._loop.time(), 0))
             for task in late:

@@ -15,6 +15,7 @@ from ..wire.connection import PeerGone, Silent
 from ..wire.fields import field_lines
 from ..wire.framing import LENGTH, NEED_DATA, Extent
 from ..wire.heads import RequestHead
+from ..wire.news import has_news
 from .body import RequestBody
 
 if TYPE_CHECKING:
@@ -221,6 +222,8 @@ class Downstream:
                 kept = True
                 if connection.pending or connection.paused:
                     await self._give_way()
+                    if self._handler.draining and self.is_unasked:
+                        break
         except PeerGone as error:
             if not error.clean:  # else what was said last is on its way still
                 connection.abort()
@@ -231,6 +234,22 @@ class Downstream:
             raise
         finally:
             connection.close()
+        await self._see_off()
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether nothing has come that is not answered."""
+        return not self.connection.pending and not has_news(self.connection)
+
+    async def _see_off(self) -> None:
+        """Until what was said last has left, the connection is one of ours: it counts, and a drain waits for it."""
+        connection = self.connection
+        if connection.transport.get_write_buffer_size():
+            try:
+                await connection.wait_closed()
+            except asyncio.CancelledError:
+                connection.abort()
+                raise
 
     async def _serve_one(self, *, kept: bool) -> bool:
         """One exchange; whether the connection can carry another."""
