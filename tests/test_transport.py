@@ -250,6 +250,32 @@ async def test_who_is_closing_reads_no_more(kind: str, pair: str) -> None:
         assert b"too late" not in at.protocol.told
 
 
+@pytest.mark.parametrize("stuffed", [True, False])
+async def test_what_came_before_a_reset_is_told_though_a_write_finds_that_first(stuffed: bool) -> None:
+    """With asyncio's it is lost."""
+    answer = random.Random(6).randbytes(READ_SIZE + 9)  # two reads, and within the window, so that it has arrived
+    async with line("ours", "tcp") as at:
+        at.transport.write(bytes(LARGE) if stuffed else b"what nobody reads")
+        assert at.far.send(answer) == len(answer)
+        at.far.close()  # with something unread, so this is a reset
+        at.transport.write(b"more")
+        at.transport.write(b"and more")
+        assert not at.transport.is_closing()
+        await at.protocol.until(*["pause"] * stuffed, answer, ("lost", ConnectionResetError))
+        assert at.transport.get_write_buffer_size() == 0
+
+
+async def test_a_reset_that_a_write_finds_while_nobody_reads_is_an_end_at_once() -> None:
+    async with line("ours", "tcp") as at:
+        at.transport.write(b"what nobody reads")
+        at.transport.pause_reading()
+        at.far.send(b"too late")
+        at.far.close()
+        at.transport.write(b"more")
+        assert at.transport.is_closing()
+        await at.protocol.until(("lost", ConnectionResetError))
+
+
 async def test_what_is_written_after_the_end_is_dropped() -> None:
     """Of asyncio's this cannot be asked: it trips over itself."""
     async with line("ours") as at:

@@ -48,6 +48,7 @@ class SocketTransport(asyncio.Transport):
     """
 
     __slots__ = (
+        "_broken",
         "_buffer",
         "_closing",
         "_descriptor",
@@ -73,6 +74,7 @@ class SocketTransport(asyncio.Transport):
         self._missed = False  # something is there that nobody wanted to read
         self._peer_ended = False  # the peer has said its last, and the protocol knows
         self._buffer = bytearray()  # what the system did not take yet
+        self._broken: OSError | None = None  # why nothing more can be sent; what came before is still to be read
         self._stuffed = False  # the protocol was told to pause
         self._we_ended = False  # we have said our last
         self._closing = False
@@ -112,11 +114,14 @@ class SocketTransport(asyncio.Transport):
             self._end()
             return
         self._protocol.data_received(data)
-        if len(data) == READ_SIZE or mask & ~(IN | OUT):
+        if len(data) == READ_SIZE or mask & ~(IN | OUT) or self._broken is not None:
             self._loop.poller.again(self._descriptor)
 
     def _end(self) -> None:
         """The peer has said its last; the protocol decides whether we say more."""
+        if self._broken is not None:
+            self._force(self._broken)
+            return
         self._reading = False
         self._peer_ended = True
         if not self._protocol.eof_received():
@@ -127,6 +132,9 @@ class SocketTransport(asyncio.Transport):
         try:
             sent = self._sock.send(self._buffer)
         except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._break(error)
             return
         del self._buffer[:sent]
         if self._stuffed and len(self._buffer) <= LOW:
@@ -167,7 +175,7 @@ class SocketTransport(asyncio.Transport):
         """Send ``data``, what the system does not take later; nothing once the connection is lost."""
         if self._we_ended:
             raise RuntimeError("Cannot call write() after write_eof()")
-        if self._gone or not data:
+        if self._gone or self._broken is not None or not data:
             return
         if self._buffer:
             self._buffer += data
@@ -177,7 +185,7 @@ class SocketTransport(asyncio.Transport):
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self._force(error)
+                self._break(error)
                 return
             if sent == len(data):
                 return
@@ -234,6 +242,19 @@ class SocketTransport(asyncio.Transport):
         if name == "socket":
             return self._sock
         return self._peername if name == "peername" else default
+
+    def _break(self, error: OSError) -> None:
+        """Send nothing more, and end when all that came has been read.
+
+        Who answers early and closes, with our upload unread, resets the connection behind its answer (RFC 9112 §9.6);
+        Linux keeps what came before a reset.
+        """
+        if not self._reading:
+            self._force(error)
+            return
+        self._broken = error
+        self._buffer.clear()
+        self._loop.poller.again(self._descriptor)
 
     def _fail(self, error: BaseException) -> None:
         """End for an error. Where it is not the peer's or the system's, the loop is told."""
