@@ -244,12 +244,12 @@ class SocketTransport(asyncio.Transport):
         return self._peername if name == "peername" else default
 
     def _break(self, error: OSError) -> None:
-        """Send nothing more, and end when all that came has been read.
+        """Send nothing more. Where the peer has gone, that is the end when all that came before has been read.
 
         Who answers early and closes, with our upload unread, resets the connection behind its answer (RFC 9112 §9.6);
         Linux keeps what came before a reset.
         """
-        if not self._reading:
+        if not self._reading or not isinstance(error, ConnectionError):
             self._force(error)
             return
         self._broken = error
