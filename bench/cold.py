@@ -224,13 +224,13 @@ def costs(sizes: Sizes, *proxies: Running) -> list[float]:
 def tls(sizes: Sizes) -> Iterator[Line]:
     """An upstream over TLS: what it adds to a request, and what its silent streams hold."""
     with pair(sizes) as (_, plain), pair(sizes, tls=True) as (_, secured):
-        plain_cost, cost = costs(sizes, plain, secured)
-        yield Line("a request, its upstream over TLS", cost, "us CPU", f"{number(plain_cost)} without TLS")
         before = resident(secured.pid)
         with crowded(secured, "streams", sizes.secured) as took:
             held = (resident(secured.pid) - before) / sizes.secured / KIB
             note = f"both sides; there after {took:.1f} s, with a handshake for each"
             yield Line(f"{sizes.secured} silent streams of an upstream over TLS, each", held, "KiB", note)
+        plain_cost, cost = costs(sizes, plain, secured)
+        yield Line("a request, its upstream over TLS", cost, "us CPU", f"{number(plain_cost)} without TLS")
 
 
 def body(sizes: Sizes) -> Iterator[Line]:

@@ -64,6 +64,14 @@ class Noting(asyncio.Protocol):
         except TimeoutError:
             assert self.told == list(told)  # says what is different
 
+    async def until_lost(self) -> list[Any]:
+        """Everything it was told until its connection was lost."""
+        async with asyncio.timeout(PATIENCE):
+            while not (self.told and isinstance(self.told[-1], tuple)):
+                self.news.clear()
+                await self.news.wait()
+        return self.told
+
 
 NOTHING_WRONG = ("lost", type(None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
 import struct
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from relay.wire.poller import PollerLoop
-from relay.wire.transport import READ_SIZE, attach
+from relay.wire.transport import READ_SIZE, SocketTransport, attach
 from tests.every_loop import settle
 from tests.noting import LARGE, NOTHING_WRONG, PAIRS, PATIENCE, Noting
 
@@ -69,8 +70,9 @@ async def line(kind: str, pair: str = "unix") -> AsyncIterator[Line]:
     near.setblocking(False)
     far.setblocking(False)
     with far:
-        if kind == "ours":
-            _, protocol = attach(worker_loop(), near, near.getpeername(), Noting)
+        if kind in {"ours", "hears out"}:
+            hears_out = kind == "hears out"
+            _, protocol = attach(worker_loop(), near, near.getpeername(), Noting, hears_out=hears_out)
         else:
             transport, protocol = await loop.connect_accepted_socket(Noting, near)
             transport.max_size = READ_SIZE  # type: ignore[attr-defined]
@@ -254,26 +256,94 @@ async def test_who_is_closing_reads_no_more(kind: str, pair: str) -> None:
 async def test_what_came_before_a_reset_is_told_though_a_write_finds_that_first(stuffed: bool) -> None:
     """With asyncio's it is lost."""
     answer = random.Random(6).randbytes(READ_SIZE + 9)  # two reads, and within the window, so that it has arrived
-    async with line("ours", "tcp") as at:
+    async with line("hears out", "tcp") as at:
         at.transport.write(bytes(LARGE) if stuffed else b"what nobody reads")
         assert at.far.send(answer) == len(answer)
         at.far.close()  # with something unread, so this is a reset
         at.transport.write(b"more")
         at.transport.write(b"and more")
         assert not at.transport.is_closing()
-        await at.protocol.until(*["pause"] * stuffed, answer, ("lost", ConnectionResetError))
+        told = [one for one in await at.protocol.until_lost() if one not in {"pause", "go on"}]
+        assert b"".join(told[:-1]) == answer
+        assert told[-1] == ("lost", ConnectionResetError)
+        assert at.protocol.told.count("go on") <= stuffed
         assert at.transport.get_write_buffer_size() == 0
 
 
-async def test_a_reset_that_a_write_finds_while_nobody_reads_is_an_end_at_once() -> None:
-    async with line("ours", "tcp") as at:
+@pytest.mark.parametrize("how", ["resumed", "closed", "aborted"])
+async def test_what_came_before_a_reset_waits_for_who_does_not_read(how: str) -> None:
+    async with line("hears out", "tcp") as at:
         at.transport.write(b"what nobody reads")
         at.transport.pause_reading()
+        at.far.send(b"the answer")
+        at.far.close()
+        at.transport.write(b"more")
+        await settle()
+        assert at.protocol.told == []
+        if how == "resumed":
+            at.transport.resume_reading()
+            await at.protocol.until(b"the answer", ("lost", ConnectionResetError))
+        else:
+            at.transport.close() if how == "closed" else at.transport.abort()
+            await at.protocol.until(NOTHING_WRONG)
+
+
+async def test_a_write_that_finds_a_stuffed_connection_broken_lets_its_writer_go_on() -> None:
+    async with line("hears out", "tcp") as at:
+        at.transport.write(bytes(LARGE))
+        at.transport.pause_reading()
+        at.far.close()
+        await at.protocol.until("pause", "go on")
+        at.transport.write(b"into nothing")
+        assert at.transport.get_write_buffer_size() == 0
+        at.transport.resume_reading()
+        await at.protocol.until("pause", "go on", ("lost", ConnectionResetError))
+
+
+async def test_a_peer_that_only_reads_no_more_is_gone() -> None:
+    """On a unix socket: writes fail, and reads would wait for ever."""
+    async with line("hears out", "unix") as at:
+        await at.send(b"last words")
+        at.far.shutdown(socket.SHUT_RD)
+        at.transport.write(b"more")
+        await at.protocol.until(b"last words", ("lost", BrokenPipeError))
+
+
+async def test_a_failure_in_what_is_told_before_a_reset_is_an_end() -> None:
+    complaints = complaints_of_the_loop()
+    async with line("hears out", "tcp") as at:
+        at.protocol.on_data = lambda: 1 / 0  # type: ignore[assignment]
+        at.transport.write(b"what nobody reads")
+        at.far.send(b"the answer")
+        at.far.close()
+        at.transport.write(b"more")
+        await at.protocol.until(b"the answer", ("lost", ZeroDivisionError))
+    assert len(complaints) == 1
+
+
+async def test_a_write_that_finds_a_reset_is_the_end_for_who_serves() -> None:
+    """What a client asked before it was gone is nobody's any more."""
+    async with line("ours", "tcp") as at:
+        at.transport.write(b"what nobody reads")
         at.far.send(b"too late")
         at.far.close()
         at.transport.write(b"more")
         assert at.transport.is_closing()
         await at.protocol.until(("lost", ConnectionResetError))
+
+
+@pytest.mark.parametrize("kind", ["ours", "hears out"])
+@pytest.mark.usefixtures("kept_garbage")
+async def test_a_reset_leaves_nothing_to_the_collector(kind: str) -> None:
+    for _ in range(3):
+        async with line(kind, "tcp") as at:
+            at.transport.write(b"what nobody reads")
+            at.far.close()
+            at.transport.write(b"more")
+            await at.protocol.until(("lost", ConnectionResetError))
+        del at
+    gc.collect()
+    assert [one for one in gc.garbage if isinstance(one, SocketTransport)] == []
 
 
 async def test_what_is_written_after_the_end_is_dropped() -> None:

@@ -72,5 +72,5 @@ async def say_goodbye(client: HTTP1Connection) -> None:
         return
     if client.transport.can_write_eof():
         await client.linger(LINGER_BYTES, LINGER_SECONDS)
-    else:  # over TLS there is no half of an end, and it would wait for ours
+    else:  # over TLS there is no half of an end
         client.close()

@@ -112,7 +112,7 @@ class Call:
         loop = asyncio.get_running_loop()
         is_bare = self.proxy is None and self.context is None
         if is_bare and isinstance(loop, PollerLoop):
-            return attach(loop, connected.sock, connected.address.sockaddr, factory)
+            return attach(loop, connected.sock, connected.address.sockaddr, factory, hears_out=True)
         raw = await adopt(connected.sock, connected.address.sockaddr)
         try:
             transport = raw

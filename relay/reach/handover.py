@@ -115,7 +115,7 @@ async def adopt(sock: socket.socket, peername: object) -> asyncio.Transport:
     """Make a transport with a Prelude of a socket that leads to ``peername``, and is the transport's from then on."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, PollerLoop):
-        return attach(loop, sock, peername, Prelude)[0]
+        return attach(loop, sock, peername, Prelude, hears_out=True)[0]
     make = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
     if isinstance(loop, asyncio.BaseEventLoop):  # it closes what it was making where it is cancelled
         transport, _ = await make(Prelude, sock=sock)

@@ -26,15 +26,23 @@ ROOM = OUT | ERR | HUP  # what is worth a try to send: where there is an error, 
 
 
 def attach(
-    loop: PollerLoop, sock: socket.socket, peername: object, factory: Callable[[], Protocol]
+    loop: PollerLoop,
+    sock: socket.socket,
+    peername: object,
+    factory: Callable[[], Protocol],
+    *,
+    hears_out: bool = False,
 ) -> tuple[asyncio.Transport, Protocol]:
     """Give a connected socket, which leads to ``peername``, to the protocol that ``factory`` makes.
 
-    Raises what that raises, and OSError where the system can watch no more; the socket is closed then.
+    ``hears_out`` is for who asks: a write that finds the peer gone is the end only when all that came before has been
+    told. Who answers early and closes, with our upload unread, resets the connection behind its answer (RFC 9112 §9.6).
+
+    Raises what the factory raises, and OSError where the system can watch no more; the socket is closed then.
     """
     try:
         protocol = factory()
-        return SocketTransport(loop, sock, peername, protocol), protocol
+        return SocketTransport(loop, sock, peername, protocol, hears_out=hears_out), protocol
     except BaseException:
         sock.close()
         raise
@@ -53,6 +61,7 @@ class SocketTransport(asyncio.Transport):
         "_closing",
         "_descriptor",
         "_gone",
+        "_hears_out",
         "_loop",
         "_missed",
         "_peer_ended",
@@ -64,7 +73,9 @@ class SocketTransport(asyncio.Transport):
         "_we_ended",
     )
 
-    def __init__(self, loop: PollerLoop, sock: socket.socket, peername: object, protocol: asyncio.Protocol) -> None:
+    def __init__(
+        self, loop: PollerLoop, sock: socket.socket, peername: object, protocol: asyncio.Protocol, *, hears_out: bool
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._descriptor = sock.fileno()
@@ -74,7 +85,8 @@ class SocketTransport(asyncio.Transport):
         self._missed = False  # something is there that nobody wanted to read
         self._peer_ended = False  # the peer has said its last, and the protocol knows
         self._buffer = bytearray()  # what the system did not take yet
-        self._broken: OSError | None = None  # why nothing more can be sent; what came before is still to be read
+        self._hears_out = hears_out
+        self._broken: OSError | None = None  # the peer is gone, and what it said before is not told yet
         self._stuffed = False  # the protocol was told to pause
         self._we_ended = False  # we have said our last
         self._closing = False
@@ -87,6 +99,8 @@ class SocketTransport(asyncio.Transport):
 
     def _happened(self, mask: int) -> None:
         """What the poller tells. Whatever breaks in the course of it, the protocol's doing or not, is an end."""
+        if self._broken is not None:
+            return
         try:
             if mask != OUT:  # more than room alone
                 self._read(mask)
@@ -114,14 +128,11 @@ class SocketTransport(asyncio.Transport):
             self._end()
             return
         self._protocol.data_received(data)
-        if len(data) == READ_SIZE or mask & ~(IN | OUT) or self._broken is not None:
+        if len(data) == READ_SIZE or mask & ~(IN | OUT):
             self._loop.poller.again(self._descriptor)
 
     def _end(self) -> None:
         """The peer has said its last; the protocol decides whether we say more."""
-        if self._broken is not None:
-            self._force(self._broken)
-            return
         self._reading = False
         self._peer_ended = True
         if not self._protocol.eof_received():
@@ -165,7 +176,9 @@ class SocketTransport(asyncio.Transport):
         if self._reading or self._peer_ended or self._closing:
             return
         self._reading = True
-        if self._missed:
+        if self._broken is not None:
+            self._loop.call_soon(self._hear_out)
+        elif self._missed:
             self._missed = False
             self._loop.poller.again(self._descriptor)
 
@@ -244,17 +257,35 @@ class SocketTransport(asyncio.Transport):
         return self._peername if name == "peername" else default
 
     def _break(self, error: OSError) -> None:
-        """Send nothing more. Where the peer has gone, that is the end when all that came before has been read.
-
-        Who answers early and closes, with our upload unread, resets the connection behind its answer (RFC 9112 §9.6);
-        Linux keeps what came before a reset.
-        """
-        if not self._reading or not isinstance(error, ConnectionError):
+        """Nothing more can be sent."""
+        if not self._hears_out or not isinstance(error, ConnectionError):
             self._force(error)
             return
-        self._broken = error
+        self._broken = error.with_traceback(None)  # which knows us: a ring for the collector
         self._buffer.clear()
-        self._loop.poller.again(self._descriptor)
+        self._loop.call_soon(self._hear_out)
+
+    def _hear_out(self) -> None:
+        """Tell a piece of what came before the peer was gone; when there is no more, tell that it is."""
+        if self._gone:
+            return
+        if self._stuffed:
+            self._stuffed = False
+            self._protocol.resume_writing()  # who need not wait for room
+        if not self._reading:
+            return
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except OSError:
+            data = b""
+        if not data:
+            self._force(self._broken)
+            return
+        try:
+            self._protocol.data_received(data)
+        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
+            self._fail(error)
+        self._loop.call_soon(self._hear_out)
 
     def _fail(self, error: BaseException) -> None:
         """End for an error. Where it is not the peer's or the system's, the loop is told."""
