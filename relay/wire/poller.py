@@ -62,7 +62,7 @@ class Poller(selectors.DefaultSelector):
         self._epoll.modify(descriptor, EDGES)
 
     def forget(self, descriptor: int) -> None:
-        """Tell no more of a descriptor that is about to be closed: with that the system forgets it too."""
+        """Tell no more of a descriptor that will be closed: with that the system forgets it too."""
         self._watchers.pop(descriptor, None)
 
     # What the loop asks for.

@@ -103,9 +103,7 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
         self._closing = True
         error, self._error = self._error or error, None
         if error is not None:
-            error.__traceback__ = (
-                None  # it knows the frames it went through, and they know us: a ring for the collector
-            )
+            error.__traceback__ = None  # which knows us, by the frames it went through: a ring for the collector
         if not self.done.done():
             self.done.set_exception(error or ConnectionResetError("connection closed before the handshake was over"))
         protocol, self._protocol = self._protocol, None

@@ -99,8 +99,6 @@ class SocketTransport(asyncio.Transport):
 
     def _happened(self, mask: int) -> None:
         """What the poller tells. Whatever breaks in the course of it, the protocol's doing or not, is an end."""
-        if self._broken is not None:
-            return
         try:
             if mask != OUT:  # more than room alone
                 self._read(mask)
@@ -263,28 +261,31 @@ class SocketTransport(asyncio.Transport):
             return
         self._broken = error.with_traceback(None)  # which knows us: a ring for the collector
         self._buffer.clear()
+        self._loop.poller.forget(self._descriptor)
         self._loop.call_soon(self._hear_out)
 
     def _hear_out(self) -> None:
         """Tell a piece of what came before the peer was gone; when there is no more, tell that it is."""
         if self._gone:
             return
-        if self._stuffed:
-            self._stuffed = False
-            self._protocol.resume_writing()  # who need not wait for room
-        if not self._reading:
-            return
+        try:
+            if self._stuffed:
+                self._stuffed = False
+                self._protocol.resume_writing()  # who need not wait for room
+            if self._reading:
+                self._tell_a_piece()
+        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
+            self._fail(error)
+
+    def _tell_a_piece(self) -> None:
         try:
             data = self._sock.recv(READ_SIZE)
-        except OSError:
+        except OSError:  # the end of what there is, as the other one
             data = b""
         if not data:
             self._force(self._broken)
             return
-        try:
-            self._protocol.data_received(data)
-        except Exception as error:  # noqa: BLE001 - a callback has nobody above it
-            self._fail(error)
+        self._protocol.data_received(data)
         self._loop.call_soon(self._hear_out)
 
     def _fail(self, error: BaseException) -> None:
